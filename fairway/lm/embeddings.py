@@ -1,0 +1,72 @@
+"""The embedding stream: token table, hashed pairs of tokens, and a gate that lets the previous token smear into the next.
+
+At the start of a document (BOS, or the first token of a stream) there is no previous token: the pair has a bucket of
+its own and nothing smears in, so no document leaks into the next one (the fix that #1797 was sent back for).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairway.lm.config import Architecture
+
+
+@dataclass
+class PreviousToken:
+    """What the embedding stream carries from block to block of a stream; empty before the first token."""
+
+    token_B: Tensor | None = None
+    embedded_BD: Tensor | None = None
+
+
+class BigramHash(nn.Module):
+    """A narrow table addressed by a hash of (previous, current) token, widened by a projection (XOR form of #885)."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.buckets = architecture.bigram_buckets
+        self.table = nn.Embedding(self.buckets, architecture.bigram_width)
+        self.projection = nn.Linear(architecture.bigram_width, architecture.width, bias=False)
+        self.scale = nn.Parameter(torch.tensor(0.05))
+
+    def forward(self, tokens_BT: Tensor, previous_BT: Tensor, starts_BT: Tensor) -> Tensor:
+        mixed = torch.bitwise_xor(36313 * tokens_BT, 27191 * previous_BT) % (self.buckets - 1)
+        bucket_BT = torch.where(starts_BT, self.buckets - 1, mixed)
+        return self.projection(self.table(bucket_BT)) * self.scale
+
+
+class EmbeddingStream(nn.Module):
+    """Tokens (B, T) to the normalised stream (B, T, D) that every block sees as x0."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.bos = architecture.bos
+        self.embedding = nn.Embedding(architecture.vocabulary_size, architecture.width)
+        self.bigram = BigramHash(architecture) if architecture.bigram_buckets else None
+        self.smear_gate = nn.Parameter(torch.zeros(architecture.width)) if architecture.smear_gate else None
+
+    def forward(self, tokens_BT: Tensor, previous: PreviousToken | None) -> Tensor:
+        starts_BT = tokens_BT == self.bos
+        if previous is None or previous.token_B is None:
+            starts_BT[:, 0] = True
+            before_B1 = tokens_BT[:, :1]
+        else:
+            before_B1 = previous.token_B[:, None]
+        x_BTD = self.embedding(tokens_BT)
+        if self.bigram is not None:
+            previous_BT = torch.cat((before_B1, tokens_BT[:, :-1]), dim=1)
+            x_BTD = x_BTD + self.bigram(tokens_BT, previous_BT, starts_BT)
+        x_BTD = F.rms_norm(x_BTD, x_BTD.shape[-1:])
+        smeared_BTD = x_BTD if self.smear_gate is None else self._smear(x_BTD, starts_BT, previous)
+        if previous is not None:
+            previous.token_B, previous.embedded_BD = tokens_BT[:, -1], x_BTD[:, -1]
+        return smeared_BTD
+
+    def _smear(self, x_BTD: Tensor, starts_BT: Tensor, previous: PreviousToken | None) -> Tensor:
+        known = previous is not None and previous.embedded_BD is not None
+        first_B1D = previous.embedded_BD[:, None] if known else torch.zeros_like(x_BTD[:, :1])
+        before_BTD = torch.cat((first_B1D, x_BTD[:, :-1]), dim=1)
+        gate_BTD = torch.sigmoid(self.smear_gate) * (~starts_BT)[:, :, None]
+        return x_BTD + gate_BTD * (before_BTD - x_BTD)

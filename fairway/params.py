@@ -1,0 +1,98 @@
+"""The loader: a section of params.yaml into its frozen type.
+
+Strict: an unknown key, a missing key, a value of the wrong type or out of range is an `InputError` that names the key,
+what is allowed and the nearest valid key. params.yaml is read as YAML 1.2 reads it, as DVC does: `1e-3` is a number.
+"""
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+import yaml
+
+from fairway.errors import InputError
+
+Section = TypeVar("Section")
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """PyYAML, with the numbers and booleans of YAML 1.2 (DVC's dialect) instead of those of YAML 1.1."""
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path | str) -> dict:
+    """The mapping in a YAML file. Raises InputError when it cannot be read or is not a mapping."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_Yaml12Loader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); it holds every param of the pipeline") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    return content
+
+
+def load(path: Path | str, section: str, cls: type[Section]) -> Section:
+    """The section of a params file as an instance of `cls`, a frozen dataclass. Raises InputError."""
+    sections = read_yaml(path)
+    if section not in sections:
+        raise InputError(f"{path}: section '{section}' is missing; found {', '.join(sections)}")
+    return parse(sections[section], section, cls, str(path))
+
+
+def parse(values: object, section: str, cls: type[Section], source: str = "params") -> Section:
+    """A mapping as an instance of `cls`. Raises InputError naming the first key that does not fit."""
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: section '{section}' must be a mapping of keys to values, found {values!r}")
+    try:
+        checked = _validator(cls)(**{str(key): value for key, value in values.items()})
+    except pydantic.ValidationError as error:
+        raise InputError(_sentence(error.errors()[0], section, cls, source)) from None
+    return cls(**{field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)})
+
+
+def _validator(cls: type) -> type[pydantic.BaseModel]:
+    fields = {field.name: (field.type, pydantic.Field(**field.metadata)) for field in dataclasses.fields(cls)}
+    config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    return pydantic.create_model(cls.__name__, __config__=config, **fields)
+
+
+def _sentence(problem: dict, section: str, cls: type, source: str) -> str:
+    key = ".".join([section, *map(str, problem["loc"])])
+    if problem["type"] == "extra_forbidden":
+        names = [field.name for field in dataclasses.fields(cls)]
+        near = difflib.get_close_matches(str(problem["loc"][0]), names, n=1, cutoff=0.0)[0]
+        return f"{source}: unknown key '{key}'; the nearest valid key is '{section}.{near}'"
+    if problem["type"] == "missing":
+        return f"{source}: key '{key}' is missing; expected {_allowed(cls, problem)}"
+    return f"{source}: '{key}' is {problem['input']!r}; expected {_allowed(cls, problem)}"
+
+
+def _allowed(cls: type, problem: dict) -> str:
+    """The type and limits of the field that a problem is about, in words."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == problem["loc"][0])
+    choices = getattr(field.type, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "one of " + ", ".join(choices)
+    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(field.type, str(field.type))
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "min_length": "of length at least"}
+    limits = [f"{words[name]} {limit:g}" for name, limit in field.metadata.items()]
+    return " ".join([kind, " and ".join(limits)]).strip()

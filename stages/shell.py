@@ -1,0 +1,100 @@
+"""What every stage script shares: how it starts, how it fails, how it shows progress and writes small files.
+
+A user's mistake ends in one sentence and exit status 1, an interruption in status 130; neither leaves a half-written
+file, because every file is written beside its place and then renamed. With a terminal there is a progress bar, without
+one a plain line every ten seconds.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fairway.errors import InputError
+
+PARAMS = Path("params.yaml")
+ARTIFACTS = Path("artifacts")
+REPORTS = Path("reports")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; SIGTERM is treated as Ctrl-C, so that long work can save before it exits."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+
+
+@contextmanager
+def replacing(path: Path | str):
+    """A temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path | str, content: dict) -> None:
+    """Keys keep their order: metrics read from the most to the least important."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_tsv(path: Path | str, rows: list[dict]) -> None:
+    """Rows of equal keys as a table that DVC plots and pandas read."""
+    lines = ["\t".join(rows[0])] + ["\t".join(str(value) for value in row.values()) for row in rows]
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+class Progress:
+    """A bar on a terminal, a plain line every ten seconds elsewhere; both with the rate and the time left."""
+
+    def __init__(self, total: int, unit: str, label: str):
+        self.total, self.unit, self.label = total, unit, label
+        self.done, self.start, self.last_line = 0, time.monotonic(), time.monotonic()
+        self.bar = tqdm(total=total, unit=unit, desc=label, unit_scale=True) if sys.stderr.isatty() else None
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self.done += amount
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(amount)
+        elif time.monotonic() - self.last_line >= 10:
+            self.last_line = time.monotonic()
+            self._line(note)
+
+    def close(self, note: str = "") -> None:
+        if self.bar is not None:
+            self.bar.close()
+        else:
+            self._line(note)
+
+    def _line(self, note: str) -> None:
+        elapsed = time.monotonic() - self.start
+        rate = self.done / max(elapsed, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        print(
+            f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, "
+            f"{elapsed:.0f} s, about {left:.0f} s left{', ' + note if note else ''}",
+            flush=True,
+        )

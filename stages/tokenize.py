@@ -1,0 +1,133 @@
+"""Documents (or ready-made challenge shards) into a tokenizer, token shards for train, holdout and val, and a manifest.
+
+The tokenizer learns from train text alone; every val document is decoded again and compared. The output folder is built
+aside and takes its place whole, so a run that is killed leaves nothing half.
+"""
+
+import hashlib
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from fairway import params
+from fairway.errors import InputError
+from fairway.text import corpus, documents, shards
+from fairway.text.byte_count import count_bytes, table_bytes
+from fairway.text.config import Data, Tokenize
+from fairway.text.corpus import Corpus
+from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
+from stages import shell
+
+
+def main() -> None:
+    start = time.monotonic()
+    data = params.load(shell.PARAMS, "data", Data)
+    config = params.load(shell.PARAMS, "tokenize", Tokenize)
+    final = shell.ARTIFACTS / "tokenize"
+    aside = shell.ARTIFACTS / ".tokenize.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
+        shell.write_json(aside / "manifest.json", manifest)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.replace(final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    report(manifest, time.monotonic() - start)
+
+
+def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
+    """Two passes over the documents; returns the manifest."""
+    paths = documents.find_files(data.documents, "data.documents")
+    with progress(sum(path.stat().st_size for path in paths), "B", "split") as advance:
+        found, kept, sizes, sample = corpus.survey(paths, data, config, advance)
+    refuse_empty(sizes, f"{kept} different documents in data.documents")
+    model = BYTE_MODEL if config.tokenizer == "bytes" else train_bpe(sample, config.vocabulary_size, config.sample_bytes)
+    tokenizer = Tokenizer.from_bytes(model)
+    with Corpus(folder, config.shard_tokens) as out, progress(sum(sizes.values()), "B", "encode") as advance:
+        corpus.encode_documents(data, config, tokenizer, out, advance)
+    if out.bytes != sizes or sum(out.documents.values()) != kept:
+        raise InputError("data.documents: the files changed while they were read; run the stage again")
+    shell.write_bytes(folder / "tokenizer.model", model)
+    return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=True)
+
+
+def from_shards(config: Tokenize, folder: Path) -> dict:
+    """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
+    model = BYTE_MODEL if config.tokenizer == "bytes" else Path(config.shards_tokenizer).read_bytes()
+    tokenizer = Tokenizer.from_bytes(model)
+    train, val = (
+        shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
+        for globs, key in ((config.shards_train, "tokenize.shards_train"), (config.shards_val, "tokenize.shards_val"))
+    )
+    with Corpus(folder, config.shard_tokens) as out:
+        with progress(len(val), "tokens", "val") as advance:
+            seen, lossless = corpus.copy_val(val, tokenizer, out, advance)
+        with progress(len(train), "tokens", "train") as advance:
+            found, kept = corpus.copy_train(train, tokenizer, config.holdout_fraction, seen, out, advance)
+    refuse_empty(out.documents, f"{kept} different documents in tokenize.shards_train")
+    shell.write_bytes(folder / "tokenizer.model", model)
+    return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
+
+
+@contextmanager
+def progress(total: int, unit: str, label: str):
+    """The `advance` of a progress display that closes when the block ends."""
+    display = shell.Progress(total, unit, label)
+    yield display.advance
+    display.close()
+
+
+def refuse_empty(sizes: dict[str, int], given: str) -> None:
+    """Raises InputError for a split without documents."""
+    for name, size in sizes.items():
+        if not size:
+            raise InputError(
+                f"the {name} split is empty: {given} are too few for these fractions; "
+                "give more documents, or change tokenize.holdout_fraction and tokenize.val_fraction"
+            )
+
+
+def describe(config: Tokenize, folder: Path, tokenizer: Tokenizer, out: Corpus, duplicates: int, lossless: bool) -> dict:
+    """The manifest. `table_bytes` are the counts of fairway.text.byte_count on val; a NUL in a document counts in neither."""
+    if sum(map(len, map(set, out.hashes.values()))) != len(set().union(*out.hashes.values())):
+        raise InputError("tokenize: a document is in holdout and in val; remove it from one of them")
+    val = shards.read_split(folder / "val", tokenizer.vocabulary_size)
+    challenge, plain = count_bytes(val, table_bytes(tokenizer))
+    return {
+        "source": config.source,
+        "tokenizer": {
+            "kind": config.tokenizer,
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "bos": tokenizer.bos,
+            "sha256": hashlib.sha256((folder / "tokenizer.model").read_bytes()).hexdigest(),
+            "normalises": corpus.normalises(tokenizer),
+        },
+        "lossless": lossless,
+        "duplicates": duplicates,
+        "splits": out.splits(),
+        "table_bytes": {"challenge": challenge, "lossless": plain},
+        "document_hashes": out.hashes,
+    }
+
+
+def report(manifest: dict, seconds: float) -> None:
+    train, holdout, val = (manifest["splits"][name] for name in corpus.SPLITS)
+    metrics = {
+        "vocabulary_size": manifest["tokenizer"]["vocabulary_size"],
+        "train_tokens": train["tokens"],
+        "holdout_tokens": holdout["tokens"],
+        "val_tokens": val["tokens"],
+        "val_bytes": val["bytes"],
+        "val_documents": val["documents"],
+        "duplicates": manifest["duplicates"],
+        "bytes_per_token": round(val["bytes"] / val["tokens"], 4),
+    }
+    shell.write_json(shell.REPORTS / "tokenize" / "metrics.json", metrics)
+    shell.write_json(shell.REPORTS / "tokenize" / "timing.json", {"seconds": round(seconds, 2)})
+    print(", ".join(f"{key} {value:,}" for key, value in metrics.items()) + f", {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    shell.run(main)
