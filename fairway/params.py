@@ -26,10 +26,14 @@ _Yaml12Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -54,7 +58,7 @@ def load(path: Path | str, section: str, cls: type[Section]) -> Section:
     """The section of a params file as an instance of `cls`, a frozen dataclass. Raises InputError."""
     sections = read_yaml(path)
     if section not in sections:
-        raise InputError(f"{path}: section '{section}' is missing; found {', '.join(sections)}")
+        raise InputError(f"{path}: section '{section}' is missing; found {', '.join(map(str, sections))}")
     return parse(sections[section], section, cls, str(path))
 
 
@@ -93,6 +97,13 @@ def _allowed(cls: type, problem: dict) -> str:
     if choices and all(isinstance(choice, str) for choice in choices):
         return "one of " + ", ".join(choices)
     kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(field.type, str(field.type))
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of", "min_length": "of length at least"}
+    words = {
+        "ge": "at least",
+        "gt": "above",
+        "le": "at most",
+        "lt": "below",
+        "multiple_of": "a multiple of",
+        "min_length": "of length at least",
+    }
     limits = [f"{words[name]} {limit:g}" for name, limit in field.metadata.items()]
     return " ".join([kind, " and ".join(limits)]).strip()

@@ -20,6 +20,7 @@ from fairway.quant.quantiser import quantise_state, summarise
 from fairway.text.shards import read_split
 from stages import shell
 
+SPLIT = "train"  # that the Hessians are of
 BATCH_TOKENS = 8192  # per calibration step: bounds the memory of the logits
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     start = time.monotonic()
     tokens, hessians = 0, {}
     if params.method == "gptq":
-        train = read_split(shell.ARTIFACTS / "tokenize" / "train", architecture.vocabulary_size)
+        train = read_split(shell.ARTIFACTS / "tokenize" / SPLIT, architecture.vocabulary_size)
         length = min(architecture.sequence_length, len(train))
         windows = max(min(params.calibration_tokens, len(train)) // length, 1)
         tokens = windows * length
@@ -52,6 +53,7 @@ def main() -> None:
 
     with shell.replacing(shell.ARTIFACTS / "quant" / "integers.safetensors") as path:
         artifact.save(path, architecture, matrices, small)
+    shell.write_ledger("quant", SPLIT, tokens)
     shell.write_json(shell.REPORTS / "quant" / "metrics.json", metrics)
     shell.write_tsv(shell.REPORTS / "quant" / "matrices.tsv", report)
     timing = {

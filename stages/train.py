@@ -22,8 +22,9 @@ from fairway.train import resume
 from fairway.train.config import Train
 from fairway.train.loader import WindowLoader
 from fairway.train.loop import Run, compiled, cross_entropy, precision, train_step
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_tsv
+from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_ledger, write_tsv
 
+SPLIT = "train"
 SAVED = Path(".ckpt/train")
 CURVE_POINTS = 200
 
@@ -38,7 +39,7 @@ def main() -> None:
         bos=tokenizer.bos,
         sequence_length=config.sequence_length,
     )
-    tokens = read_split(ARTIFACTS / "tokenize/train", tokenizer.vocabulary_size)
+    tokens = read_split(ARTIFACTS / "tokenize" / SPLIT, tokenizer.vocabulary_size)
     loader = WindowLoader(tokens, config.sequence_length, config.tokens_per_step // config.sequence_length, config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = GPT(architecture).to(device)
@@ -55,6 +56,7 @@ def main() -> None:
 
     with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
         checkpoint.save(path, architecture, train_run.average.shadow)
+    write_ledger("train", SPLIT, len(tokens))
     write_tsv(REPORTS / "train/loss.tsv", train_run.history)
     write_json(
         REPORTS / "train/metrics.json",
@@ -107,7 +109,7 @@ def run_key(architecture: Architecture, config: Train) -> str:
     """What determines a run: its params, its data and the code of the rooms that train."""
     params = json.dumps([dataclasses.asdict(architecture), dataclasses.asdict(config)], sort_keys=True)
     code = [path for room in ("lm", "optim", "train") for path in sorted(Path("fairway", room).glob("*.py"))]
-    shards = sorted((ARTIFACTS / "tokenize/train").glob("*.bin"))
+    shards = sorted((ARTIFACTS / "tokenize" / SPLIT).glob("*.bin"))
     return resume.key([params.encode(), *(path.read_bytes() for path in code), *(path.read_bytes() for path in shards)])
 
 

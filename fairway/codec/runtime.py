@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairway.codec import container, text
+from fairway.codec import text
+from fairway.codec.network import model_from
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
-from fairway.lm.model import GPT
 from fairway.score.config import Eval, Ngram, Settings, Ttt
 from fairway.score.predictor import Predictor
 from fairway.text.tokenizer import Tokenizer
@@ -40,14 +40,6 @@ class Submission:
 
     def predictor(self) -> Predictor:
         return Predictor(self.model, self.settings)
-
-
-def model_from(weights: bytes) -> GPT:
-    """The network in a `model.fwy`, in float32. Raises ContainerError when the file is damaged."""
-    architecture, arrays = container.read(weights)
-    model = GPT(Architecture(**architecture))
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return model.eval()
 
 
 def settings_from(content: dict, architecture: Architecture) -> Settings:
@@ -106,15 +98,17 @@ def score(submission: Submission, path: Path) -> None:
 
 def compress(submission: Submission, path: Path, out: Path) -> None:
     tokens = _tokens(submission, path)
-    payload = text.encode(submission.predictor(), tokens, _Ticker(len(tokens)))
+    payload, worst = text.encode(submission.predictor(), tokens, _Ticker(len(tokens)))
     out.write_bytes(text.pack(payload, submission.digest, len(tokens)))
-    print(json.dumps({"bytes": path.stat().st_size, "tokens": len(tokens), "payload_bytes": len(payload)}))
+    report = {"bytes": path.stat().st_size, "tokens": len(tokens), "payload_bytes": len(payload), "worst_sum_error": worst}
+    print(json.dumps(report))
 
 
 def decompress(submission: Submission, path: Path, out: Path) -> None:
     payload, count = text.unpack(path.read_bytes(), submission.digest, str(path))
     tokens = text.decode(submission.predictor(), payload, count, _Ticker(count))
-    out.write_bytes(submission.tokenizer.decode(tokens))
+    start = [submission.tokenizer.bos]  # implied, and spells nothing
+    out.write_bytes(submission.tokenizer.decode(np.concatenate((start, tokens))))
 
 
 def main(arguments: list[str]) -> str | int:

@@ -27,14 +27,17 @@ def model_of(probabilities: np.ndarray) -> constriction.stream.model.Categorical
     return constriction.stream.model.Categorical(probabilities, lazy=True)
 
 
-def encode(predictor: Predictor, tokens: np.ndarray, advance: Advance = lambda count: None) -> bytes:
-    """The payload for the tokens after the first BOS."""
+def encode(predictor: Predictor, tokens: np.ndarray, advance: Advance = lambda count: None) -> tuple[bytes, float]:
+    """The payload for the tokens after the first BOS, and the largest |sum of probabilities − 1| on the way."""
     encoder = constriction.stream.queue.RangeEncoder()
+    worst_sum_error = 0.0
     for token in tokens:
-        encoder.encode(int(token), model_of(predictor.distribution()))
+        probabilities = predictor.distribution()
+        worst_sum_error = max(worst_sum_error, abs(float(probabilities.sum()) - 1))
+        encoder.encode(int(token), model_of(probabilities))
         predictor.observe(int(token))
         advance(1)
-    return encoder.get_compressed().astype("<u4").tobytes()
+    return encoder.get_compressed().astype("<u4").tobytes(), worst_sum_error
 
 
 def decode(predictor: Predictor, payload: bytes, count: int, advance: Advance = lambda count: None) -> np.ndarray:
@@ -62,7 +65,8 @@ def unpack(content: bytes, artifact: bytes, source: str) -> tuple[bytes, int]:
         raise InputError(f"{source}: format version {version}, this submission reads version {VERSION}")
     if made_by != artifact[:8]:
         raise InputError(
-            f"{source}: compressed by submission {made_by.hex()}, this one is {artifact[:8].hex()}; only the same file can decode it"
+            f"{source}: compressed by submission {made_by.hex()}, this one is {artifact[:8].hex()}; "
+            "only the same file can decode it"
         )
     payload = content[HEADER.size :]
     if zlib.crc32(payload) != checksum:

@@ -94,16 +94,17 @@ class Attention(nn.Module):
 def causal_attention(q_BHTN: Tensor, k_BGTN: Tensor, v_BGTN: Tensor, gain_H: Tensor) -> Tensor:
     """Attention inside a window. On a CPU it is written out: compiled, 1.6 times the speed of the fused kernel there.
 
-    q and k have RMS 1 and q the gain of its head, so a score is at most |gain|·√N: softmax needs no pass for the maximum.
+    q and k have RMS 1 and q the gain of its head, so a score is within ±|gain|·√N: softmax needs no pass for the maximum.
+    Only what that bound exceeds 60 by is subtracted, so that no sum of exponentials underflows up to a bound of 70.
     """
     if q_BHTN.is_cuda:
         return F.scaled_dot_product_attention(q_BHTN, k_BGTN, v_BGTN, is_causal=True, enable_gqa=True)
     B, H, T, N = q_BHTN.shape
     G = k_BGTN.shape[1]
     scores = q_BHTN.reshape(B, G, H // G * T, N) @ k_BGTN.mT
-    bound_GK11 = gain_H.detach().abs().view(G, H // G, 1, 1) * N**0.5
+    shift_GK11 = (gain_H.detach().abs().view(G, H // G, 1, 1) * N**0.5 - 60).clamp(min=0)
     future_TT = torch.full((T, T), float("-inf"), device=q_BHTN.device).triu(1)
-    weights = torch.exp(scores.view(B, G, H // G, T, T).float() * N**-0.5 - bound_GK11 + future_TT)
+    weights = torch.exp(scores.view(B, G, H // G, T, T).float() * N**-0.5 - shift_GK11 + future_TT)
     mixed = weights.to(v_BGTN.dtype).view(B, G, H // G * T, T) @ v_BGTN
     return (mixed.view(B, G, H // G, T, N) / weights.sum(-1, keepdim=True).to(v_BGTN.dtype)).view(B, H, T, N)
 

@@ -28,7 +28,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Ttt:
-    optimizer: Literal["sgd", "none"]
+    optimizer: Literal["adamw", "sgd", "none"]
     chunk_tokens: int = bounded(ge=2)
     epochs: int = bounded(ge=1, le=100)
     sequences_per_step: int = bounded(ge=1)

@@ -5,7 +5,6 @@ distributions that were computed from its inputs. The size of a block changes th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,14 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.lm.model import GPT, StreamState
-
-
-@dataclass(frozen=True)
-class Scores:
-    """For each target: −ln of its probability, and the entropy of the distribution it was drawn from, both in nats."""
-
-    nats: np.ndarray  # float32 (targets,)
-    entropy: np.ndarray  # float32 (targets,)
+from fairway.score.files import Scores
 
 
 class Stream:

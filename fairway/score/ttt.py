@@ -1,8 +1,8 @@
 """Score-first test-time training: after a chunk has been scored, and only then, the network learns from it.
 
-SGD with momentum over all weights (#549, #598): the chunk's tokens in windows of the training length, `epochs` times;
-the momentum goes on from chunk to chunk. The learning rate is constant, so that a decoder need not know how long the
-text will be.
+All weights learn, by SGD with momentum (#549, #598) or AdamW (#861), from the chunk's tokens in windows of the training
+length, `epochs` times; the optimizer's state goes on from chunk to chunk. The learning rate is constant, so that a
+decoder need not know how long the text will be.
 """
 
 import numpy as np
@@ -19,7 +19,11 @@ class TestTimeTraining:
 
     def __init__(self, model: GPT, settings: Ttt):
         self.model, self.settings = model, settings
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum)
+        if settings.optimizer == "adamw":
+            betas = (settings.momentum, 0.99)
+            self.optimizer = torch.optim.AdamW(model.parameters(), settings.lr, betas, weight_decay=0.0, fused=True)
+        else:
+            self.optimizer = torch.optim.SGD(model.parameters(), settings.lr, settings.momentum)
 
     def learn(self, scored: np.ndarray) -> None:
         """`scored`: a chunk's tokens with the one before them, all of them already scored."""

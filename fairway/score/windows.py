@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from fairway.lm.model import GPT
-from fairway.score.streaming import Scores, measure
+from fairway.score.files import Scores
+from fairway.score.streaming import measure
 
 
 def spans(targets: int, context: int, stride: int) -> list[tuple[int, int, int]]:

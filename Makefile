@@ -1,0 +1,35 @@
+# Two commands for people: `make repro` (the main job) and `make test`. Both set up .venv first, where needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: setup repro test lint format clean
+
+setup: .venv/.ready
+
+# torch goes first and by itself: asked for by another package, pip may fetch a build with gigabytes of CUDA libraries.
+.venv/.ready: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+repro: setup
+	dvc repro
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	lint-imports --no-logo
+
+test: lint
+	python -m pytest
+
+format: setup
+	ruff check --fix .
+	ruff format .
+
+clean:
+	rm -rf .ckpt .pytest_cache .ruff_cache .hypothesis .import_linter_cache

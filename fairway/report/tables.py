@@ -1,0 +1,103 @@
+"""The report's tables: metrics and per-token scores in, DataFrames out.
+
+Every table that splits a score can be added up to it again: bits are summed in float64 and divided by the bytes of their
+own part, and each part has at least one byte where the text allows it. A document's bits include those of the BOS that
+ends it, the last document's excepted: the stream just stops there.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+# Rung of the ladder, the stage whose metrics hold it, and its key there.
+LADDER = [
+    ("float", "eval_sliding", "val_bpb_float"),
+    ("quantised", "eval_sliding", "val_bpb_quant"),
+    ("streaming", "eval_sliding", "val_bpb_sliding"),
+    ("TTT", "eval_ttt", "val_bpb_ttt"),
+    ("n-gram", "eval_ngram", "val_bpb_ngram"),
+]
+# Keys of the summary (DESIGN section 4), in the order written, and the stage each comes from; `val_bpb` goes before them.
+SUMMARY = [(key, stage) for _, stage, key in LADDER] + [
+    ("quant_gap_bpb", "eval_sliding"),
+    ("artifact_bytes", "compress"),
+    ("headroom_bytes", "compress"),
+    ("code_bytes", "compress"),
+    ("bits_per_weight", "compress"),
+    ("parameters", "train"),
+    ("train_tokens", "train"),
+    ("legal", "certify"),
+    ("certified_tokens", "certify"),
+    ("certified_bpb", "certify"),
+]
+ROLES = {
+    "matrix": "weights: matrices",
+    "embedding": "weights: embeddings",
+    "small": "weights: vectors and scalars",
+    "container": "weights: header",
+}
+
+
+def summary(metrics: dict[str, dict]) -> dict:
+    """The headline metrics, flat; `metrics` are those of each stage by its name."""
+    return {"val_bpb": metrics["eval_ngram"]["val_bpb_ngram"]} | {key: metrics[stage][key] for key, stage in SUMMARY}
+
+
+def ladder(metrics: dict[str, dict]) -> pd.DataFrame:
+    """stage, bpb, and gain: the bits per byte that the rung saves over the one before (NaN for the first)."""
+    frame = pd.DataFrame([(rung, metrics[stage][key]) for rung, stage, key in LADDER], columns=["stage", "bpb"])
+    frame["gain"] = -frame["bpb"].diff()
+    return frame
+
+
+def by_position(scores: dict[str, np.ndarray], bins: int = 50) -> pd.DataFrame:
+    """bpb of each kind of score along the stream, in parts of about equally many bytes.
+
+    `scores`: rows (targets,) of SCORE by kind, all of the same stream. The column `position` is the number of bytes up to
+    the end of a part, so its differences are the weights with which the parts add up to the whole. A text of few bytes
+    has fewer parts.
+    """
+    read = np.cumsum(next(iter(scores.values()))["bytes"], dtype=np.int64)
+    marks = np.arange(1, bins + 1) * int(read[-1]) // bins
+    ends = np.unique(np.searchsorted(read, marks[marks > 0]) + 1)
+    position = read[ends - 1]
+    return pd.DataFrame({"position": position} | _bits_per_byte(scores, ends, np.diff(position, prepend=0)))
+
+
+def by_document(scores: dict[str, np.ndarray]) -> pd.DataFrame:
+    """document (from 1), bytes, and bpb of each kind; NaN for a document without bytes.
+
+    A token that spells no byte is a BOS and ends a document, as a NUL character within one does (fairway/text/tokenizer.py).
+    """
+    counts = next(iter(scores.values()))["bytes"]
+    ends = np.flatnonzero(counts == 0) + 1
+    if not len(ends) or ends[-1] < len(counts):
+        ends = np.append(ends, len(counts))
+    text_bytes = np.diff(np.cumsum(counts, dtype=np.int64)[ends - 1], prepend=0)
+    columns = {"document": np.arange(1, len(ends) + 1), "bytes": text_bytes}
+    return pd.DataFrame(columns | _bits_per_byte(scores, ends, text_bytes))
+
+
+def _bits_per_byte(scores: dict[str, np.ndarray], ends: np.ndarray, text_bytes: np.ndarray) -> dict[str, np.ndarray]:
+    """Per kind, the bits of the rows before each end (parts,) over the bytes of that part; the last one takes all rows left."""
+    starts = np.concatenate(([0], ends[:-1]))
+    nats = {kind: np.add.reduceat(rows["nats"].astype(np.float64), starts) for kind, rows in scores.items()}
+    divisor = np.where(text_bytes > 0, text_bytes, np.nan) * math.log(2)
+    return {kind: sums / divisor for kind, sums in nats.items()}
+
+
+def byte_parts(compress: dict, roles: pd.DataFrame) -> pd.DataFrame:
+    """part, bytes, weights: what submission.pyz is made of; adds up to `artifact_bytes`.
+
+    `compress` are the metrics of that stage, `roles` its table (role, name, weights, bytes). "zip directory" is what no
+    other part accounts for.
+    """
+    sums = roles.groupby("role", sort=False)[["bytes", "weights"]].sum()
+    order = [role for role in ROLES if role in sums.index] + [role for role in sums.index if role not in ROLES]
+    rows = [("code", compress["code_bytes"], 0), ("tokenizer", compress["tokenizer_bytes"], 0)]
+    rows += [(ROLES.get(role, f"weights: {role}"), *map(int, sums.loc[role])) for role in order]
+    rest = compress["artifact_bytes"] - sum(size for _, size, _ in rows)
+    if rest:
+        rows.append(("zip directory", rest, 0))
+    return pd.DataFrame(rows, columns=["part", "bytes", "weights"])

@@ -1,0 +1,62 @@
+"""eval_sliding: the decoded artifact on the validation stream, its weights frozen.
+
+Three rungs of the ladder: the float checkpoint and the decoded artifact in windows that do not overlap, as the challenge
+measures its round trips, and the artifact by `eval.method`, whose per-token scores are kept.
+"""
+
+import time
+
+import torch
+
+from fairway.lm import checkpoint
+from fairway.lm.model import GPT
+from fairway.params import load
+from fairway.score.config import Eval
+from fairway.score.streaming import score_stream
+from fairway.score.windows import score_windows
+from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json
+from stages.validation import decoded_model, read_validation, write_scores
+
+
+def main() -> None:
+    config = load(PARAMS, "eval", Eval)
+    model = decoded_model()
+    config.check(model.architecture.sequence_length)
+    validation = read_validation(config.context)
+    tokens = validation.tokens
+    float_architecture, float_state = checkpoint.load(ARTIFACTS / "prequant_ttt/checkpoint.safetensors")
+    float_model = GPT(float_architecture).to(next(model.parameters()).device)
+    float_model.load_state_dict(float_state)
+
+    length = model.architecture.sequence_length
+    progress = Progress(3 * (len(tokens) - 1), "tokens", "eval_sliding")
+    unquantised = score_windows(float_model, tokens, length, length, advance=progress.advance)
+    quantised = score_windows(model, tokens, length, length, advance=progress.advance)
+    start = time.monotonic()
+    if config.method == "streaming":
+        with torch.inference_mode():
+            scores = score_stream(model, tokens, config.context, config.block, progress.advance)
+    else:
+        scores = score_windows(model, tokens, config.context, config.stride, advance=progress.advance)
+    seconds = time.monotonic() - start
+    progress.close(f"{validation.bpb(scores.nats):.4f} bpb")
+
+    write_scores(ARTIFACTS / "eval_sliding/scores.npy", validation, scores)
+    with replacing(ARTIFACTS / "eval_sliding/frozen.safetensors") as path:
+        checkpoint.save(path, model.architecture, model.state_dict())
+    gap = validation.bpb(quantised.nats) - validation.bpb(unquantised.nats)
+    write_json(
+        REPORTS / "eval_sliding/metrics.json",
+        {
+            "val_bpb_float": round(validation.bpb(unquantised.nats), 6),
+            "val_bpb_quant": round(validation.bpb(quantised.nats), 6),
+            "val_bpb_sliding": round(validation.bpb(scores.nats), 6),
+            "quant_gap_bpb": round(gap, 6),
+        },
+    )
+    rate = (len(tokens) - 1) / seconds
+    write_json(REPORTS / "eval_sliding/timing.json", {"seconds": round(seconds, 2), "tokens_per_second": round(rate)})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,57 @@
+"""What the evaluation stages share: the validation stream, the decoded artifact, and how scores are written down."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fairway.codec.network import model_from
+from fairway.errors import InputError
+from fairway.lm.model import GPT
+from fairway.score.bits import bits_per_byte
+from fairway.score.files import Scores, table
+from fairway.text.byte_count import table_bytes
+from fairway.text.shards import read_split
+from fairway.text.tokenizer import Tokenizer
+from stages.shell import ARTIFACTS, replacing
+
+
+class Validation(NamedTuple):
+    """The validation stream, and the bytes that each token of the vocabulary spells."""
+
+    tokens: np.ndarray  # uint16, the first is BOS
+    token_bytes: np.ndarray  # int64 (V,)
+
+    @property
+    def text_bytes(self) -> int:
+        return int(self.token_bytes[self.tokens[1:]].sum())
+
+    def bpb(self, nats: np.ndarray) -> float:
+        return bits_per_byte(nats, self.text_bytes)
+
+
+def read_validation(context: int) -> Validation:
+    """Raises InputError when the stream is shorter than one context."""
+    tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
+    tokens = read_split(ARTIFACTS / "tokenize/val", tokenizer.vocabulary_size)
+    if len(tokens) <= context:
+        raise InputError(
+            f"artifacts/tokenize/val has {len(tokens):,} tokens and eval.context needs more than {context:,}; "
+            "add documents or raise tokenize.val_fraction"
+        )
+    return Validation(tokens, table_bytes(tokenizer).lossless_bytes)
+
+
+def decoded_model() -> GPT:
+    """The network in model.fwy, on the GPU where there is one."""
+    path = ARTIFACTS / "compress/model.fwy"
+    return model_from(path.read_bytes()).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write_scores(path: Path, validation: Validation, scores: Scores, orders: np.ndarray | None = None) -> None:
+    rows = table(validation.tokens[:], validation.token_bytes, scores)
+    if orders is not None:
+        rows["order"] = orders
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, rows)

@@ -1,0 +1,109 @@
+"""Attention against PyTorch's own, rotary positions, the band of a stream, and exclusive self-attention."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fairway.lm.attention import KeyValueCache, band_mask, causal_attention, exclude_own_value, rotary_tables, rotate
+
+CPU = torch.device("cpu")
+
+
+def heads(count: int, seed: int, time: int = 7, width: int = 8, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, count, time, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("query_heads", "kv_heads"), [(4, 4), (4, 2), (4, 1), (1, 1)])
+def test_written_out_attention_equals_pytorchs_with_its_gradients(query_heads, kv_heads):
+    gain = torch.linspace(0.5, 3.0, query_heads)
+    raw = [heads(query_heads, 1).requires_grad_(), heads(kv_heads, 2).requires_grad_(), heads(kv_heads, 3).requires_grad_()]
+    seen_back = heads(query_heads, 4)
+
+    def run(attention):
+        q, k = F.rms_norm(raw[0], (8,)) * gain[:, None, None], F.rms_norm(raw[1], (8,))
+        y = attention(q, k, raw[2])
+        return y, torch.autograd.grad((y * seen_back).sum(), raw)
+
+    ours, our_gradients = run(lambda q, k, v: causal_attention(q, k, v, gain))
+    theirs, their_gradients = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for our, their in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(our, their, atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_head_reads_the_key_value_head_of_its_group():
+    """Heads 0, 1 share key/value head 0; heads 2, 3 share head 1. At time 0 there is one value to return."""
+    q, k, v = F.rms_norm(heads(4, 1), (8,)), F.rms_norm(heads(2, 2), (8,)), heads(2, 3)
+    y = causal_attention(q, k, v, torch.ones(4))
+    for head, group in enumerate((0, 0, 1, 1)):
+        torch.testing.assert_close(y[:, head, 0], v[:, group, 0])
+
+
+@pytest.mark.parametrize(("sign", "gain"), [(-1, 1.5), (-1, 8.0), (1, 8.0), (1, 20.0)])
+def test_scores_at_either_end_of_their_range_give_weights(sign, gain):
+    """A query along every key it sees, or against it: each score is ±gain·√64, up to 160, and all weights are equal."""
+    k = F.rms_norm(heads(1, 1, time=1, width=64), (64,)).expand(-1, -1, 5, -1)
+    v = heads(1, 2, time=5, width=64)
+    y = causal_attention(sign * gain * k, k, v, torch.tensor([gain]))
+    mean_so_far = v.cumsum(2) / torch.arange(1, 6)[:, None]
+    torch.testing.assert_close(y, mean_so_far, atol=1e-4, rtol=1e-4)
+
+
+def test_rotary_leaves_the_dimensions_beyond_its_own():
+    x = heads(2, 1)
+    turned = rotate(x, *rotary_tables(3, 7, 6, 100.0, CPU))
+    assert torch.equal(turned[..., 6:], x[..., 6:])
+    assert (turned[..., :6] - x[..., :6]).abs().amin(dim=(0, 1, 2)).min() > 0
+    assert torch.equal(rotate(x, *rotary_tables(3, 7, 0, 100.0, CPU)), x)
+
+
+def test_rotary_turns_pairs_by_their_angles():
+    """Dimension i with i + 2 of 4: angles p and p·base^(−1/2), clockwise in the published layout."""
+    position, base = 5, 100.0
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0]).view(1, 1, 1, 5)
+    a, b = torch.tensor(position * 1.0), torch.tensor(position * base**-0.5)
+    expected = [1 * a.cos() + 3 * a.sin(), 2 * b.cos() + 4 * b.sin(), 3 * a.cos() - 1 * a.sin(), 4 * b.cos() - 2 * b.sin(), 9]
+    turned = rotate(x, *rotary_tables(position, 1, 4, base, CPU)).flatten()
+    torch.testing.assert_close(turned, torch.tensor([float(value) for value in expected]))
+
+
+@pytest.mark.parametrize("far", [1, 1_000, 50_000_000])
+def test_scores_depend_on_the_distance_only(far):
+    """A stream may run for millions of tokens: the angles keep their precision there."""
+    q, k = heads(1, 1, time=4), heads(1, 2, time=4)
+    scores = [
+        rotate(q, *rotary_tables(start, 4, 8, 10000.0, CPU)) @ rotate(k, *rotary_tables(start, 4, 8, 10000.0, CPU)).mT
+        for start in (0, far)
+    ]
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)
+    assert (scores[0] - q @ k.mT).abs().max() > 0.1
+
+
+def test_band_mask_of_three_queries_over_five_keys():
+    expected = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool)
+    assert torch.equal(band_mask(3, 5, 2, CPU), expected)
+    assert torch.equal(band_mask(3, 3, 9, CPU), torch.ones(3, 3, dtype=torch.bool).tril())
+
+
+def test_cache_remembers_one_position_less_than_the_context_for_each_layer():
+    cache = KeyValueCache(4)
+    k, v = heads(2, 1), heads(2, 2)
+    all_k, all_v = cache.extend(0, k, v)
+    assert torch.equal(all_k, k) and torch.equal(all_v, v)
+    assert torch.equal(cache.keys_BGSN[0], k[:, :, -3:]) and torch.equal(cache.values_BGSN[0], v[:, :, -3:])
+    other = cache.extend(1, v, k)
+    assert torch.equal(other[0], v)
+    all_k, all_v = cache.extend(0, k[:, :, :1], v[:, :, :1])
+    assert torch.equal(all_k, torch.cat((k[:, :, -3:], k[:, :, :1]), 2))
+    assert torch.equal(all_v, torch.cat((v[:, :, -3:], v[:, :, :1]), 2))
+
+
+def test_exclusive_attention_has_no_part_along_its_own_value():
+    y, v = heads(4, 1), heads(2, 2)
+    excluded = exclude_own_value(y, v)
+    for head in range(4):
+        own = v[:, head // 2]
+        torch.testing.assert_close((excluded[:, head] * own).sum(-1), torch.zeros(2, 7), atol=1e-5, rtol=0)
+        removed = y[:, head] - excluded[:, head]
+        along = (y[:, head] * own).sum(-1, keepdim=True) / own.square().sum(-1, keepdim=True) * own
+        torch.testing.assert_close(removed, along, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,49 @@
+"""Checkpoint files: round trip, the same bytes every time, and a sentence for files that are no checkpoints."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fairway.errors import InputError
+from fairway.lm import checkpoint
+from fairway.lm.model import GPT
+
+
+def test_round_trip_rebuilds_the_same_network(tmp_path, tiny, shaken):
+    model = shaken(tiny)
+    checkpoint.save(tmp_path / "a", tiny, model.state_dict())
+    architecture, state = checkpoint.load(tmp_path / "a")
+    assert architecture == tiny
+    rebuilt = GPT(architecture)
+    rebuilt.load_state_dict(state)
+    tokens = torch.arange(10)[None]
+    assert torch.equal(rebuilt(tokens), model(tokens))
+
+
+def test_tensors_are_stored_as_float32(tmp_path, tiny):
+    checkpoint.save(tmp_path / "a", tiny, {"w": torch.ones(2, 3, dtype=torch.bfloat16).mT})
+    state = checkpoint.load(tmp_path / "a")[1]
+    assert state["w"].dtype == torch.float32 and state["w"].shape == (3, 2)
+
+
+def test_same_tensors_same_bytes(tmp_path, tiny, shaken):
+    state = shaken(tiny).state_dict()
+    checkpoint.save(tmp_path / "a", tiny, state)
+    checkpoint.save(tmp_path / "b", tiny, dict(reversed(state.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda _: b"", lambda _: b"some text " * 9])
+def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, tiny, shaken, damage):
+    path = tmp_path / "checkpoint.safetensors"
+    checkpoint.save(path, tiny, shaken(tiny).state_dict())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"checkpoint.safetensors: not a fairway checkpoint \(.+\); run `dvc repro`"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"architecture": "{"}, {"architecture": '{"layers": 3}'}])
+def test_a_foreign_safetensors_file_is_refused_in_a_sentence(tmp_path, metadata):
+    save_file({"w": torch.ones(1)}, tmp_path / "foreign", metadata=metadata)
+    with pytest.raises(InputError, match="foreign: not a fairway checkpoint"):
+        checkpoint.load(tmp_path / "foreign")

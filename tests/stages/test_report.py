@@ -1,0 +1,191 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairway.errors import InputError
+from fairway.score.files import SCORE
+from stages import report
+
+SCORED = [("eval_sliding", "val_bpb_sliding"), ("eval_ttt", "val_bpb_ttt"), ("eval_ngram", "val_bpb_ngram")]
+CLAIM = {"claim": "the text comes back", "how": "decoded", "amount": "9 bytes", "passed": True, "result": "identical"}
+
+
+def put(path, content):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def change(path, **values):
+    put(path, json.loads(Path(path).read_text()) | values)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """2,000 targets in four documents, by stage."""
+    random = np.random.default_rng(0)
+    rows = np.zeros(2000, SCORE)
+    rows["token"] = random.integers(2, 1024, len(rows))
+    rows["bytes"] = random.integers(1, 6, len(rows))
+    rows["bytes"][[400, 900, 901 + 500]] = 0
+    by_stage = {}
+    for stage, _ in SCORED:
+        by_stage[stage] = rows.copy()
+        by_stage[stage]["nats"] = random.exponential(2.5, len(rows))
+    return by_stage
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, scores):
+    """What the stages before leave behind."""
+    monkeypatch.chdir(tmp_path)
+    metrics = {stage: {} for stage in report.STAGES}
+    for stage, key in SCORED:
+        Path("artifacts", stage).mkdir(parents=True)
+        np.save(f"artifacts/{stage}/scores.npy", scores[stage])
+        rows = scores[stage]
+        bits = sum(map(float, rows["nats"])) / math.log(2)
+        metrics[stage][key] = round(bits / sum(map(int, rows["bytes"])), 6)
+    metrics["tokenize"] = {"val_tokens": 2001}
+    metrics["eval_sliding"] |= {"val_bpb_float": 1.4, "val_bpb_quant": 1.5, "quant_gap_bpb": 0.1}
+    metrics["train"] = {"parameters": 1000, "train_tokens": 50000}
+    metrics["compress"] = {
+        "artifact_bytes": 700,
+        "headroom_bytes": 300,
+        "code_bytes": 100,
+        "tokenizer_bytes": 50,
+        "weights_bytes": 550,
+        "bits_per_weight": 4.4,
+    }
+    metrics["certify"] = {"legal": True, "certified_tokens": 90, "certified_bpb": 1.2}
+    for stage in report.STAGES:
+        put(f"reports/{stage}/metrics.json", metrics[stage])
+        put(f"reports/{stage}/timing.json", {"seconds": 2.5})
+    put(
+        "reports/compress/roles.tsv",
+        "role\tname\tweights\tbytes\nmatrix\ta\t990\t500\nsmall\tb\t10\t40\ncontainer\theader\t0\t10\n",
+    )
+    put("reports/train/loss.tsv", "step\tloss\n10\t6.5\n20\t3.25\n")
+    put("artifacts/certify/certificate.json", {"legal": True, "claims": [CLAIM]})
+    return metrics
+
+
+def test_totals_of_every_table_are_the_headline(workplace):
+    report.main()
+    summary = json.loads(Path("reports/summary.json").read_text())
+    assert summary["val_bpb"] == summary["val_bpb_ngram"] == workplace["eval_ngram"]["val_bpb_ngram"]
+    position = pd.read_csv("reports/report/position.tsv", sep="\t")
+    documents = pd.read_csv("reports/report/documents.tsv", sep="\t")
+    assert len(position) == 50 and len(documents) == 4
+    assert list(position) == ["position", "streaming", "ttt", "ngram"]
+    assert list(documents) == ["document", "bytes", "streaming", "ttt", "ngram"]
+    for kind, key in zip(("streaming", "ttt", "ngram"), ("val_bpb_sliding", "val_bpb_ttt", "val_bpb_ngram"), strict=True):
+        for frame, sizes in ((position, np.diff(position["position"], prepend=0)), (documents, documents["bytes"])):
+            assert (frame[kind] * sizes).sum() / sizes.sum() == pytest.approx(summary[key], abs=1e-6)
+    parts = pd.read_csv("reports/report/bytes.tsv", sep="\t")
+    assert parts["bytes"].sum() == summary["artifact_bytes"] == 700
+    assert list(parts) == ["part", "bytes"]
+    ladder = Path("reports/report/ladder.tsv").read_text().splitlines()
+    assert ladder[:3] == ["stage\tbpb", "float\t1.4", "quantised\t1.5"]
+    assert ladder[-1] == f"n-gram\t{summary['val_bpb']:.9g}"
+
+
+def test_page_links_figures_that_are_there_and_no_timing_is_a_metric(workplace):
+    report.main()
+    page = Path("reports/summary.md").read_text()
+    links = [part.split(")")[0] for part in page.split("](")[1:]]
+    assert len(links) == 5 and all((Path("reports") / link).is_file() for link in links)
+    assert "| the text comes back | decoded | 9 bytes | yes | identical |" in page
+    assert "| **all** | 22.5 |" in page
+    assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
+
+
+def test_same_input_same_bytes(workplace):
+    written = []
+    for _ in range(2):
+        report.main()
+        paths = sorted([*Path("reports/report").iterdir(), Path("reports/summary.md"), Path("reports/summary.json")])
+        written.append({str(path): path.read_bytes() for path in paths})
+    assert written[0] == written[1]
+    assert [Path(name).name for name in written[0]] == [
+        "bytes.png",
+        "bytes.tsv",
+        "documents.tsv",
+        "ladder.png",
+        "ladder.tsv",
+        "loss.png",
+        "position.png",
+        "position.tsv",
+        "summary.json",
+        "summary.md",
+    ]
+
+
+def shorten_scores():
+    np.save("artifacts/eval_ttt/scores.npy", np.load("artifacts/eval_ttt/scores.npy")[:-1])
+
+
+def swap_tokens():
+    rows = np.load("artifacts/eval_ngram/scores.npy")
+    rows["token"][5] += 1
+    np.save("artifacts/eval_ngram/scores.npy", rows)
+
+
+def break_scores():
+    Path("artifacts/eval_ttt/scores.npy").write_bytes(b"\x93NUMPY\x01\x00")
+
+
+def drop_key(path, key):
+    content = json.loads(Path(path).read_text())
+    del content[key]
+    put(path, content)
+
+
+DAMAGES = {
+    "scores short": (shorten_scores, "artifacts/eval_ttt/scores.npy: expected 2,000 rows.*found 1,999"),
+    "scores of another text": (swap_tokens, "artifacts/eval_ngram/scores.npy: its tokens are not those of"),
+    "scores damaged": (break_scores, "artifacts/eval_ttt/scores.npy: not a score file"),
+    "scores missing": (lambda: Path("artifacts/eval_ttt/scores.npy").unlink(), "artifacts/eval_ttt/scores.npy: missing"),
+    "metric off": (
+        lambda: change("reports/eval_ttt/metrics.json", val_bpb_ttt=1.0),
+        "artifacts/eval_ttt/scores.npy: adds up to .* reports/eval_ttt/metrics.json says val_bpb_ttt 1.0",
+    ),
+    "metric not a number": (
+        lambda: change("reports/eval_ttt/metrics.json", val_bpb_ttt=math.nan),
+        "says val_bpb_ttt nan",
+    ),
+    "key missing": (
+        lambda: drop_key("reports/certify/metrics.json", "legal"),
+        "reports/certify/metrics.json: expected the key legal",
+    ),
+    "metrics missing": (lambda: Path("reports/train/metrics.json").unlink(), "reports/train/metrics.json: missing"),
+    "metrics truncated": (lambda: put("reports/train/metrics.json", '{"a'), "reports/train/metrics.json: not valid JSON"),
+    "timing missing": (lambda: Path("reports/quant/timing.json").unlink(), "reports/quant/timing.json: missing"),
+    "claim without result": (
+        lambda: put("artifacts/certify/certificate.json", {"claims": [CLAIM, {"claim": "x"}]}),
+        "artifacts/certify/certificate.json: claim 2 lacks how, amount, passed, result",
+    ),
+    "loss empty": (lambda: put("reports/train/loss.tsv", ""), "reports/train/loss.tsv: not a table"),
+    "loss without rows": (lambda: put("reports/train/loss.tsv", "step\tloss\n"), "reports/train/loss.tsv: .*found no row"),
+    "roles without a column": (
+        lambda: put("reports/compress/roles.tsv", "role\tbytes\nmatrix\t550\n"),
+        "reports/compress/roles.tsv: .*found no column weights",
+    ),
+    "roles do not add up": (
+        lambda: change("reports/compress/metrics.json", weights_bytes=551),
+        "reports/compress/roles.tsv: adds up to 550 bytes, but .* weights_bytes 551",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_input_is_named_and_nothing_is_written(workplace, name):
+    damage, sentence = DAMAGES[name]
+    damage()
+    with pytest.raises(InputError, match=sentence) as error:
+        report.main()
+    assert "dvc repro" in str(error.value) and "\n" not in str(error.value)
+    assert not Path("reports/summary.json").exists() and not Path("reports/report").exists()
