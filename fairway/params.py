@@ -22,20 +22,22 @@ class _Yaml12Loader(yaml.SafeLoader):
     """PyYAML, with the numbers and booleans of YAML 1.2 (DVC's dialect) instead of those of YAML 1.1."""
 
 
+_CHANGED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool")
 _Yaml12Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _CHANGED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_FLOAT, _INT, _BOOL = _CHANGED
+_Yaml12Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Yaml12Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?\d+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$"), list("-+0123456789"))
 _Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    _FLOAT,
     re.compile(
-        r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+        r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)[eE][-+]?\d+$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
     ),
     list("-+0123456789."),
 )
+_Yaml12Loader.add_constructor(_INT, lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10))
 
 
 def read_yaml(path: Path | str) -> dict:
@@ -69,7 +71,10 @@ def parse(values: object, section: str, cls: type[Section], source: str = "param
     try:
         checked = _validator(cls)(**{str(key): value for key, value in values.items()})
     except pydantic.ValidationError as error:
-        raise InputError(_sentence(error.errors()[0], section, cls, source)) from None
+        problems = sorted(
+            error.errors(), key=lambda problem: problem["type"] != "extra_forbidden"
+        )  # a misspelt key is also missing
+        raise InputError(_sentence(problems[0], section, cls, source)) from None
     return cls(**{field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)})
 
 

@@ -35,7 +35,6 @@ def main() -> None:
     for key, stage in tables.SUMMARY:
         wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
-    seconds = {stage: read_json(REPORTS / stage / "timing.json", ["seconds"])["seconds"] for stage in STAGES}
     claims = read_claims(ARTIFACTS / "certify/certificate.json")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "weights", "bytes"])
     check_bytes(roles, metrics["compress"])
@@ -54,7 +53,7 @@ def main() -> None:
     write_bytes(folder / "position.png", figures.png(figures.position(positions)))
     write_bytes(folder / "bytes.png", figures.png(figures.parts(parts)))
     write_bytes(folder / "loss.png", figures.png(figures.loss(losses)))
-    write_bytes(REPORTS / "summary.md", page(summary, ladder, parts, documents, claims, seconds).encode())
+    write_bytes(REPORTS / "summary.md", page(summary, ladder, parts, documents, claims).encode())
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
     print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/summary.md")

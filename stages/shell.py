@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()
     try:
+        if subprocess.run([sys.executable, "-m", "fairway.sections", PARAMS], check=False).returncode:
+            sys.exit(1)  # it has said which param is wrong; also those of later stages, before any work
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -48,6 +51,19 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def deferring_interrupts():
+    """Inside the block Ctrl-C and SIGTERM only add to the list that it yields, so that a step is never half done."""
+    caught: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda number, frame: caught.append(number)) for kind in kinds]
+    try:
+        yield caught
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 @contextmanager

@@ -22,7 +22,18 @@ from fairway.train import resume
 from fairway.train.config import Train
 from fairway.train.loader import WindowLoader
 from fairway.train.loop import Run, compiled, cross_entropy, precision, train_step
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_ledger, write_tsv
+from stages.shell import (
+    ARTIFACTS,
+    PARAMS,
+    REPORTS,
+    Progress,
+    deferring_interrupts,
+    replacing,
+    run,
+    write_json,
+    write_ledger,
+    write_tsv,
+)
 
 SPLIT = "train"
 SAVED = Path(".ckpt/train")
@@ -49,9 +60,9 @@ def main() -> None:
     train_run = Run.start(model, config, dtype)
     if resume.load(saved, train_run):
         print(f"train: continues at step {train_run.step}", flush=True)
-    with_code = time.monotonic()
+    start = time.monotonic()
     loss_function = compiled(lambda windows: cross_entropy(model, windows, dtype), config, loader.batch(0).to(device))
-    compile_seconds = time.monotonic() - with_code
+    compile_seconds = time.monotonic() - start
     train(train_run, loader, config, loss_function, saved)
 
     with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
@@ -84,24 +95,24 @@ def train(train_run: Run, loader: WindowLoader, config: Train, loss_function, sa
     progress = Progress(config.steps * config.tokens_per_step, "tokens", "train")
     progress.advance(train_run.step * config.tokens_per_step)
     every = max(1, config.steps // CURVE_POINTS)
-    losses, last_save = [], time.monotonic()
-    try:
+    last_save = time.monotonic()
+    with deferring_interrupts() as interrupted:
         while train_run.done(config) < 1:
             start = time.monotonic()
             loss = train_step(train_run, loader.batch(train_run.step).to(device), config, loss_function)
             train_run.seconds += time.monotonic() - start
-            losses.append(loss)
-            if train_run.step % every == 0 or train_run.step == config.steps:
-                train_run.history.append({"step": train_run.step, "loss": round(sum(losses) / len(losses), 5)})
-                losses = []
+            train_run.recent.append(loss)
+            if train_run.step % every == 0 or train_run.done(config) == 1:
+                mean = sum(train_run.recent) / len(train_run.recent)
+                train_run.history.append({"step": train_run.step, "loss": round(mean, 5)})
+                train_run.recent = []
             progress.advance(config.tokens_per_step, f"loss {loss:.3f}")
-            if time.monotonic() - last_save > config.checkpoint_seconds:
+            if interrupted or time.monotonic() - last_save > config.checkpoint_seconds:
                 resume.save(saved, train_run)
                 last_save = time.monotonic()
-    except KeyboardInterrupt:
-        resume.save(saved, train_run)
-        print(f"train: saved at step {train_run.step}; `dvc repro` continues from here", flush=True)
-        raise
+            if interrupted:
+                print(f"train: saved at step {train_run.step}; `dvc repro` continues from here", flush=True)
+                raise KeyboardInterrupt
     progress.close(f"loss {train_run.history[-1]['loss']:.3f}" if train_run.history else "")
 
 

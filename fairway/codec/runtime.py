@@ -76,6 +76,13 @@ def _tokens(submission: Submission, path: Path) -> np.ndarray:
         raise InputError(f"{path}: byte {error.start} is not valid UTF-8; this submission codes UTF-8 text") from None
 
 
+def _write(path: Path, content: bytes) -> None:
+    """Beside its place first: an interrupted run leaves no half file under the name asked for."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
 def info(submission: Submission) -> None:
     a = submission.model.architecture
     parameters = sum(parameter.numel() for parameter in submission.model.parameters())
@@ -99,7 +106,7 @@ def score(submission: Submission, path: Path) -> None:
 def compress(submission: Submission, path: Path, out: Path) -> None:
     tokens = _tokens(submission, path)
     payload, worst = text.encode(submission.predictor(), tokens, _Ticker(len(tokens)))
-    out.write_bytes(text.pack(payload, submission.digest, len(tokens)))
+    _write(out, text.pack(payload, submission.digest, len(tokens)))
     report = {"bytes": path.stat().st_size, "tokens": len(tokens), "payload_bytes": len(payload), "worst_sum_error": worst}
     print(json.dumps(report))
 
@@ -108,7 +115,7 @@ def decompress(submission: Submission, path: Path, out: Path) -> None:
     payload, count = text.unpack(path.read_bytes(), submission.digest, str(path))
     tokens = text.decode(submission.predictor(), payload, count, _Ticker(count))
     start = [submission.tokenizer.bos]  # implied, and spells nothing
-    out.write_bytes(submission.tokenizer.decode(np.concatenate((start, tokens))))
+    _write(out, submission.tokenizer.decode(np.concatenate((start, tokens))))
 
 
 def main(arguments: list[str]) -> str | int:

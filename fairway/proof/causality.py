@@ -18,9 +18,7 @@ def scored_nats(model: GPT, settings: Settings, tokens: np.ndarray) -> np.ndarra
     training = TestTimeTraining(learner, settings.ttt)
     chunk = settings.ttt.chunk_tokens if settings.ttt.optimizer != "none" else None
     with torch.no_grad():
-        scores = score_stream(
-            learner, tokens, settings.eval.context, settings.eval.block, chunk=chunk, learn=training.learn
-        )
+        scores = score_stream(learner, tokens, settings.eval.context, settings.eval.block, chunk=chunk, learn=training.learn)
     if settings.ngram.mixture == "none":
         return scores.nats
     mixture = NgramMixture(settings.ngram, model.architecture.vocabulary_size)

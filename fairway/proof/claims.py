@@ -54,7 +54,7 @@ def normalised(worst_sum_error: float, tokens: int) -> Claim:
 
 def causal(changes: list[tuple[int, float]], tokens: int) -> Claim:
     """`changes`: the position of a changed token, and the largest change of a score before it, in nats."""
-    worst = max(changes, key=lambda change: change[1])
+    worst = max(changes, key=lambda change: np.nan_to_num(change[1], nan=np.inf))  # what is no number is worst of all
     how = f"one token changed, and all that follows cut off, at {len(changes)} positions, through the real scorer"
     passed = worst[1] <= CAUSALITY_TOLERANCE
     result = f"earlier scores move by at most {worst[1]:.1e} nats (position {worst[0]:,})"
@@ -91,7 +91,9 @@ def complete(decoded: bytes, documents: list[str]) -> Claim:
 def unexposed(ledgers: list[dict]) -> Claim:
     """Score before update: nobody learned from a validation token before it was scored (DESIGN 3.7)."""
     guilty = [ledger for ledger in ledgers if ledger["val_tokens_before_scoring"]]
-    words = [f"{ledger['stage']} learned from {ledger['val_tokens_before_scoring']:,} validation tokens first" for ledger in guilty]
+    words = [
+        f"{ledger['stage']} learned from {ledger['val_tokens_before_scoring']:,} validation tokens first" for ledger in guilty
+    ]
     how = f"exposure ledgers of {', '.join(ledger['stage'] for ledger in ledgers)}"
     result = "; ".join(words) or "no validation token was learned from before it was scored"
     return Claim("score before update", how, f"{len(ledgers)} stages", not guilty, result)

@@ -21,9 +21,8 @@ def page(
     parts: pd.DataFrame,
     documents: pd.DataFrame,
     claims: list[dict],
-    seconds: dict[str, float],
 ) -> str:
-    """The page. Tables as made by fairway/report/tables.py; `claims` as in certificate.json; `seconds` by stage."""
+    """The page. Tables as made by fairway/report/tables.py; `claims` as in certificate.json."""
     return "\n\n".join(
         [
             "# Report",
@@ -40,9 +39,7 @@ def page(
             "## The certificate",
             table(["claim", "how", "on how much", "holds", "result"], claim_rows(claims)),
             "## Training",
-            figure("loss", "training loss by step"),
-            "## Time by stage",
-            table(["stage", "seconds", "share"], time_rows(seconds), numbers=(1, 2)) + "\n",
+            figure("loss", "training loss by step") + "\n",
         ]
     )
 
@@ -101,9 +98,3 @@ def byte_row(part: str, size: int, weights: int, weight_bytes: int, whole: int) 
 
 def claim_rows(claims: list[dict]) -> list[list[str]]:
     return [[c["claim"], c["how"], c["amount"], "yes" if c["passed"] else "**no**", c["result"]] for c in claims]
-
-
-def time_rows(seconds: dict[str, float]) -> list[list[str]]:
-    whole = sum(seconds.values())
-    rows = [[stage, f"{spent:,.1f}", f"{spent / whole:.1%}"] for stage, spent in seconds.items()]
-    return [*rows, ["**all**", f"{whole:,.1f}", "100.0%"]]

@@ -51,5 +51,6 @@ class Predictor:
             self.recent = self.recent[-1:]
         log_probabilities = self.stream.feed(torch.tensor(self.recent[-1:]))[0]
         self._entropy = float(entropy(log_probabilities))
-        self._neural = log_probabilities.double().exp().numpy()
+        probabilities = log_probabilities.double().exp().numpy()
+        self._neural = probabilities / probabilities.sum()  # the softmax was rounded to float32
         self._fed = True

@@ -80,7 +80,8 @@ class Run:
     average: WeightAverage
     step: int = 0
     seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)  # of the loss curve
+    recent: list[float] = field(default_factory=list)  # losses since its last point
 
     @classmethod
     def start(cls, model: GPT, config: Train, dtype: torch.dtype) -> "Run":
@@ -98,6 +99,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "history": self.history,
+            "recent": self.recent,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -106,6 +108,7 @@ class Run:
             optimizer.load_state_dict(saved)
         self.average.load_state_dict(state["average"])
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.recent = state["recent"]
 
 
 def train_step(run: Run, windows: Tensor, config: Train, loss_function: Callable[[Tensor], Tensor]) -> float:

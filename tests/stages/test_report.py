@@ -63,7 +63,6 @@ def workplace(tmp_path, monkeypatch, scores):
     metrics["certify"] = {"legal": True, "certified_tokens": 90, "certified_bpb": 1.2}
     for stage in report.STAGES:
         put(f"reports/{stage}/metrics.json", metrics[stage])
-        put(f"reports/{stage}/timing.json", {"seconds": 2.5})
     put(
         "reports/compress/roles.tsv",
         "role\tname\tweights\tbytes\nmatrix\ta\t990\t500\nsmall\tb\t10\t40\ncontainer\theader\t0\t10\n",
@@ -93,13 +92,12 @@ def test_totals_of_every_table_are_the_headline(workplace):
     assert ladder[-1] == f"n-gram\t{summary['val_bpb']:.9g}"
 
 
-def test_page_links_figures_that_are_there_and_no_timing_is_a_metric(workplace):
+def test_page_links_figures_that_are_there_and_no_timing_is_there(workplace):
     report.main()
     page = Path("reports/summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:]]
     assert len(links) == 5 and all((Path("reports") / link).is_file() for link in links)
     assert "| the text comes back | decoded | 9 bytes | yes | identical |" in page
-    assert "| **all** | 22.5 |" in page
     assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
 
 
@@ -163,7 +161,6 @@ DAMAGES = {
     ),
     "metrics missing": (lambda: Path("reports/train/metrics.json").unlink(), "reports/train/metrics.json: missing"),
     "metrics truncated": (lambda: put("reports/train/metrics.json", '{"a'), "reports/train/metrics.json: not valid JSON"),
-    "timing missing": (lambda: Path("reports/quant/timing.json").unlink(), "reports/quant/timing.json: missing"),
     "claim without result": (
         lambda: put("artifacts/certify/certificate.json", {"claims": [CLAIM, {"claim": "x"}]}),
         "artifacts/certify/certificate.json: claim 2 lacks how, amount, passed, result",

@@ -45,7 +45,8 @@ def workplace(tmp_path, monkeypatch):
 
 def configure(**changes):
     data = {"documents": ["data/*"], "text_field": "text"}
-    Path("params.yaml").write_text(yaml.safe_dump({"data": data, "tokenize": TOKENIZE | changes}))
+    others = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))  # the script checks every section
+    Path("params.yaml").write_text(yaml.safe_dump(others | {"data": data, "tokenize": TOKENIZE | changes}))
 
 
 def run(**changes):

@@ -1,0 +1,47 @@
+"""Every section of params.yaml and its type: checked all at once, before any work (DESIGN §5).
+
+`python -m fairway.sections` prints the first mistake as one sentence. Every stage has it run before its own work, in a
+process of its own: a stage must not depend on the params of stages that come after it.
+"""
+
+import sys
+
+from fairway.codec.config import Compress
+from fairway.errors import InputError
+from fairway.lm.config import Model
+from fairway.params import load, read_yaml
+from fairway.proof.config import Certify
+from fairway.quant.config import Quant
+from fairway.score.config import Eval, Ngram, Ttt
+from fairway.text.config import Data, Tokenize
+from fairway.train.config import PrequantTtt, Train
+
+SECTIONS = {
+    "data": Data,
+    "tokenize": Tokenize,
+    "model": Model,
+    "train": Train,
+    "prequant_ttt": PrequantTtt,
+    "quant": Quant,
+    "compress": Compress,
+    "eval": Eval,
+    "ttt": Ttt,
+    "ngram": Ngram,
+    "certify": Certify,
+}
+
+
+def check(path: str) -> None:
+    """Raises InputError for the first section or key that is wrong, and for settings that contradict each other."""
+    unknown = set(read_yaml(path)) - set(SECTIONS)
+    if unknown:
+        raise InputError(f"{path}: unknown section '{min(unknown)}'; valid sections are {', '.join(SECTIONS)}")
+    sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
+    sections["eval"].check(sections["train"].sequence_length)
+
+
+if __name__ == "__main__":
+    try:
+        check(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,51 @@
+"""dvc.yaml says the truth: each stage depends on exactly the code it imports, by one word in five places (DESIGN 1)."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fairway.codec.closure import import_closure
+from fairway.params import read_yaml
+from stages.compress import MODULES
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PACKED = {"compress": MODULES}  # code that a stage does not import but packs
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_the_import_closure(stage):
+    declared = {path for path in STAGES[stage]["deps"] if path.endswith(".py")}
+    imported = set(import_closure(f"stages/{stage}.py", ROOT))
+    for module in PACKED.get(stage, []):
+        imported |= set(import_closure(module, ROOT))
+    assert declared == imported
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_word_five_places(stage):
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert (ROOT / "stages" / f"{stage}.py").is_file()
+    written = [path if isinstance(path, str) else next(iter(path)) for path in STAGES[stage]["outs"] + STAGES[stage]["metrics"]]
+    folders = (f"artifacts/{stage}/", f"reports/{stage}")
+    assert all(path.startswith((*folders, "reports/summary")) for path in written)
+
+
+def test_every_section_of_params_belongs_to_a_stage():
+    declared = {section for stage in STAGES.values() for section in stage.get("params", [])}
+    assert declared == set(read_yaml(ROOT / "params.yaml"))
+
+
+def test_every_file_a_stage_reads_from_another_is_that_stages_output():
+    outputs = set()
+    for stage in STAGES.values():
+        for entry in stage["outs"] + stage["metrics"] + stage.get("plots", []):
+            outputs.add(entry if isinstance(entry, str) else next(iter(entry)))
+    for stage in STAGES.values():
+        made = [path for path in stage["deps"] if path.startswith(("artifacts/", "reports/"))]
+        assert set(made) <= outputs
+
+
+def test_packages_are_empty_so_that_no_import_brings_the_whole_house():
+    assert [path for path in ROOT.glob("fairway/**/__init__.py") if path.read_text(encoding="utf-8")] == []

@@ -1,0 +1,227 @@
+"""What all stages share: files that are whole or absent, ends without a traceback, interrupts that wait, plain progress."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fairway.errors import InputError
+from stages import shell
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED = """
+import os, signal
+from stages.shell import replacing
+with replacing("deep/file") as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def environment() -> dict:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """Runs `shell.run` in an empty folder, all params fine; its exit. The handlers of signals are put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shell, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(shell, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ended(main):
+        with pytest.raises(SystemExit) as end:
+            shell.run(main)
+        return end.value.code
+
+    yield ended
+    signal.signal(signal.SIGTERM, before)
+
+
+def raising(error: BaseException):
+    def main():
+        raise error
+
+    return main
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_replaced_file_appears_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "deep" / "er" / "file"
+    with shell.replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == path.parent and not path.exists()
+    assert path.read_bytes() == b"new" and names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error, old):
+    path = tmp_path / "file"
+    if old:
+        path.write_bytes(old)
+    with pytest.raises(error), shell.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert names(tmp_path) == (["file"] if old else [])
+    assert not old or path.read_bytes() == old
+
+
+def test_an_exception_before_anything_was_written_is_the_one_that_is_seen(tmp_path):
+    with pytest.raises(ZeroDivisionError), shell.replacing(tmp_path / "file"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_kill_leaves_the_old_file_or_none(tmp_path, old):
+    path = tmp_path / "deep" / "file"
+    path.parent.mkdir()
+    if old:
+        path.write_bytes(old)
+    ended = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment(), check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.exists() is bool(old)
+    assert not old or path.read_bytes() == old
+    (left,) = set(names(path.parent)) - {"file"}
+    assert left.startswith(".file.")  # hidden, and no later run takes it for its own
+
+
+def test_json_is_these_bytes(tmp_path):
+    shell.write_json(tmp_path / "m.json", {"z": 1, "a": {"é": [0.5, True, None]}})
+    text = '{\n  "z": 1,\n  "a": {\n    "é": [\n      0.5,\n      true,\n      null\n    ]\n  }\n}\n'
+    assert (tmp_path / "m.json").read_bytes() == text.encode("utf-8")
+    assert names(tmp_path) == ["m.json"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    shell.write_json(tmp_path / "m.json", {"a": 1})
+    with pytest.raises(TypeError):
+        shell.write_json(tmp_path / "m.json", {"a": object()})
+    assert (tmp_path / "m.json").read_bytes() == b'{\n  "a": 1\n}\n' and names(tmp_path) == ["m.json"]
+
+
+def test_a_table_is_these_bytes(tmp_path):
+    shell.write_tsv(tmp_path / "t.tsv", [{"step": 4, "loss": 6.25}, {"step": 8, "loss": 5.0}])
+    assert (tmp_path / "t.tsv").read_bytes() == b"step\tloss\n4\t6.25\n8\t5.0\n"
+
+
+@pytest.mark.parametrize(("split", "exposed"), [("val", 700), ("holdout", 0), ("train", 0), ("none", 0)])
+def test_the_ledger_counts_validation_tokens_only(tmp_path, monkeypatch, split, exposed):
+    monkeypatch.chdir(tmp_path)
+    shell.write_ledger("quant", split, 700)
+    start = f'{{\n  "stage": "quant",\n  "learned_from": "{split}",\n  "tokens": 700,\n'
+    expected = start + f'  "val_tokens_before_scoring": {exposed}\n}}\n'
+    assert Path("artifacts/quant/ledger.json").read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_deferred_interrupt_is_only_recorded(number):
+    before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    with shell.deferring_interrupts() as caught:
+        assert not caught
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert caught == [number, number]
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_handlers_come_back_after_an_error():
+    before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="inside"), shell.deferring_interrupts():
+        raise ValueError("inside")
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_stage_that_ends_well_just_ends(stage):
+    calls = []
+    shell.run(lambda: calls.append("main"))
+    assert calls == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("data/a.txt: 0 bytes; expected text"), "error: data/a.txt: 0 bytes; expected text"),
+        (OSError(28, "No space left on device"), "error: a file: No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "x/y"), "error: x/y: No such file or directory"),
+        (OSError("the reader's own words"), "error: a file: the reader's own words"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(stage, error, line):
+    assert stage(raising(error)) == line  # sys.exit of a string: that line on stderr, and status 1
+
+
+def test_a_bug_keeps_its_traceback(stage):
+    with pytest.raises(ZeroDivisionError):
+        shell.run(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_is_status_130(stage, capsys, number):
+    assert stage(lambda: signal.raise_signal(number)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interruption_while_params_are_checked_is_status_130(stage, capsys, monkeypatch):
+    monkeypatch.setattr(shell.subprocess, "run", lambda *a, **k: signal.raise_signal(signal.SIGTERM))
+    assert stage(raising(AssertionError("main was run"))) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_wrong_params_stop_a_stage_before_its_work(stage, monkeypatch):
+    asked = []
+    failed = SimpleNamespace(returncode=1)
+    monkeypatch.setattr(shell.subprocess, "run", lambda command, **k: asked.append(command) or failed)
+    assert stage(raising(AssertionError("main was run"))) == 1
+    assert asked == [[sys.executable, "-m", "fairway.sections", Path("params.yaml")]]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test turns: seconds in a list of one."""
+    now = [100.0]
+    monkeypatch.setattr(shell, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_progress_without_a_terminal_is_a_line_every_ten_seconds(clock, capsys):
+    progress = shell.Progress(4000, "tokens", "train")
+    for second, amount in ((4, 400), (9.9, 400), (10, 200), (15, 500), (20, 500), (21, 1000)):
+        clock[0] = 100 + second
+        progress.advance(amount, f"loss {second}")
+    clock[0] = 125
+    progress.advance(1000)
+    progress.close("done")
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 1,000 of 4,000 tokens, 100 tokens/s, 10 s, about 30 s left, loss 10",
+        "train: 2,000 of 4,000 tokens, 100 tokens/s, 20 s, about 20 s left, loss 20",
+        "train: 4,000 of 4,000 tokens, 160 tokens/s, 25 s, about 0 s left, done",
+    ]
+
+
+def test_progress_that_ends_at_once_divides_by_nothing(clock, capsys):
+    shell.Progress(10, "tokens", "quant").close()
+    assert capsys.readouterr().out.startswith("quant: 0 of 10 tokens, 0 tokens/s, 0 s, about ")
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = shell.Progress(10, "tokens", "train")
+    progress.advance(10, "loss 1.5")
+    progress.close()
+    assert "train: 100%" in terminal.getvalue() and "loss 1.5" in terminal.getvalue()
+    assert capsys.readouterr().out == ""
