@@ -18,24 +18,35 @@ from fairway.lm.config import Model
 
 @dataclass
 class KeyValueCache:
-    """What a stream remembers: rotated keys and values of the last `context` − 1 positions, a pair for each layer."""
+    """What a stream remembers: rotated keys and values of the last `context` − 1 positions, for each layer.
+
+    They lie in one buffer a layer, written from left to right and moved to its front when it is full, which is rare:
+    a step copies its own position and reads the others in place.
+    """
 
     context: int
     position: int = 0  # of the next token in the stream
-    keys_BGSN: list[Tensor] = field(default_factory=list)
-    values_BGSN: list[Tensor] = field(default_factory=list)
+    buffers_2BGCN: list[Tensor] = field(default_factory=list)  # keys and values, capacity C
+    ends: list[int] = field(default_factory=list)  # positions written, of each buffer
 
     def extend(self, layer: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values to attend to: those remembered, then the new ones. Remembers the last `context` − 1."""
-        if layer == len(self.keys_BGSN):
-            self.keys_BGSN.append(k_BGTN[:, :, :0])
-            self.values_BGSN.append(v_BGTN[:, :, :0])
-        k = torch.cat((self.keys_BGSN[layer], k_BGTN), dim=2)
-        v = torch.cat((self.values_BGSN[layer], v_BGTN), dim=2)
-        keep = min(self.context - 1, k.shape[2])
-        self.keys_BGSN[layer] = k[:, :, k.shape[2] - keep :]
-        self.values_BGSN[layer] = v[:, :, v.shape[2] - keep :]
-        return k, v
+        """Keys and values to attend to: those remembered, then the new ones. Views, valid until the next call."""
+        B, G, T, N = k_BGTN.shape
+        if layer == len(self.ends):
+            self.buffers_2BGCN.append(k_BGTN.new_empty(2, B, G, 4 * self.context + T, N))
+            self.ends.append(0)
+        buffer, end = self.buffers_2BGCN[layer], self.ends[layer]
+        if end + T > buffer.shape[3]:
+            kept = buffer[:, :, :, max(0, end - self.context + 1) : end].clone()
+            end = kept.shape[3]
+            if end + T > buffer.shape[3]:
+                buffer = self.buffers_2BGCN[layer] = buffer.new_empty(2, B, G, 4 * self.context + T, N)
+            buffer[:, :, :, :end] = kept
+        buffer[0, :, :, end : end + T] = k_BGTN
+        buffer[1, :, :, end : end + T] = v_BGTN
+        self.ends[layer] = end + T
+        k_BGSN, v_BGSN = buffer[:, :, :, max(0, end - self.context + 1) : end + T]
+        return k_BGSN, v_BGSN
 
 
 def band_mask(queries: int, keys: int, context: int, device: torch.device) -> Tensor:
@@ -84,7 +95,7 @@ class Attention(nn.Module):
             y_BHTN = causal_attention(q_BHTN, k_BGTN, v_BGTN, self.query_gain)
         else:
             k_BGSN, v_BGSN = cache.extend(layer, k_BGTN, v_BGTN)
-            mask_TS = band_mask(T, k_BGSN.shape[2], cache.context, x_BTD.device)
+            mask_TS = band_mask(T, k_BGSN.shape[2], cache.context, x_BTD.device) if T > 1 else None
             y_BHTN = F.scaled_dot_product_attention(q_BHTN, k_BGSN, v_BGSN, attn_mask=mask_TS, enable_gqa=True)
         if self.exclusive:
             y_BHTN = exclude_own_value(y_BHTN, v_BGTN)

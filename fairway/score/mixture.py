@@ -40,14 +40,14 @@ class Knobs(NamedTuple):
     entropy_bins: int
 
 
-@numba.njit
+@numba.njit(cache=True)
 def class_of(entropy, matched, knobs):
     """The row of `weights`: matched order × bin of entropy, bins of equal width up to ln(vocabulary)."""
     width = math.log(knobs.vocabulary_size) / knobs.entropy_bins
     return matched * knobs.entropy_bins + min(knobs.entropy_bins - 1, max(0, int(entropy / width)))
 
 
-@numba.njit
+@numba.njit(cache=True)
 def mixed_probability(pairs, working, knobs, token, neural, matched, row):
     """Probability of one token under the mixture; leaves the experts' probabilities in `working.experts`."""
     working.experts[0] = neural
@@ -68,7 +68,7 @@ def mixed_probability(pairs, working, knobs, token, neural, matched, row):
     return probability
 
 
-@numba.njit
+@numba.njit(cache=True)
 def learn_weights(working, knobs, matched, row, probability):
     """Exponentiated gradient of ln p: wᵢ ← wᵢ·exp(η·pᵢ/p), normalised over the experts at hand."""
     total = 0.0
@@ -81,7 +81,7 @@ def learn_weights(working, knobs, matched, row, probability):
         working.weights[row, expert] /= total
 
 
-@numba.njit
+@numba.njit(cache=True)
 def scan(contexts, pairs, working, knobs, targets, neural_nats, entropies, nats, orders):
     """Score and then learn each target in turn; returns the (possibly grown) tables."""
     for i in range(len(targets)):
@@ -95,7 +95,7 @@ def scan(contexts, pairs, working, knobs, targets, neural_nats, entropies, nats,
     return contexts, pairs
 
 
-@numba.njit
+@numba.njit(cache=True)
 def distribution(contexts, pairs, working, knobs, neural, entropy, out):
     """The mixture's probability of every token, given the network's probabilities (V,)."""
     matched = find_contexts(contexts, working.history, working.fingerprints, working.totals, working.types)

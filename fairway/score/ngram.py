@@ -26,7 +26,7 @@ def empty_table(capacity: int = START_CAPACITY) -> Table:
     return Table(np.zeros(capacity, np.uint64), np.zeros((capacity, 2), np.int32), np.zeros(1, np.int64))
 
 
-@numba.njit(inline="always")
+@numba.njit(cache=True, inline="always")
 def mix(key, token):
     """A 64-bit fingerprint of a context and one more token; never 0 (the finaliser of splitmix64, Steele et al. 2014)."""
     z = key + (np.uint64(token) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +35,7 @@ def mix(key, token):
     return (z ^ (z >> np.uint64(31))) | np.uint64(1)
 
 
-@numba.njit
+@numba.njit(cache=True)
 def slot_of(keys, key):
     """Where `key` is, or the empty slot where it would go."""
     mask = np.uint64(len(keys) - 1)
@@ -45,7 +45,7 @@ def slot_of(keys, key):
     return slot
 
 
-@numba.njit
+@numba.njit(cache=True)
 def grown(table):
     """The table itself, or one of twice the capacity with the same entries when it is half full."""
     if 2 * table.used[0] < len(table.keys):
@@ -60,7 +60,7 @@ def grown(table):
     return Table(keys, values, table.used)
 
 
-@numba.njit
+@numba.njit(cache=True)
 def find_contexts(contexts, history, fingerprints, totals, types):
     """For order n = 1 … orders: the fingerprint of the last n − 1 tokens, their count and their distinct successors.
 
@@ -79,7 +79,7 @@ def find_contexts(contexts, history, fingerprints, totals, types):
     return matched
 
 
-@numba.njit
+@numba.njit(cache=True)
 def order_probabilities(pairs, token, vocabulary_size, discount, fingerprints, totals, types, matched, out):
     """P_n(token) for n = 1 … matched, into `out`."""
     probability = 1.0 / vocabulary_size
@@ -90,7 +90,7 @@ def order_probabilities(pairs, token, vocabulary_size, discount, fingerprints, t
         out[n] = probability
 
 
-@numba.njit
+@numba.njit(cache=True)
 def count_token(contexts, pairs, token, fingerprints, history):
     """Add `token` after each of the contexts, and make it the latest token of the history."""
     for n in range(len(fingerprints)):

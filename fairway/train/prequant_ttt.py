@@ -45,7 +45,7 @@ def adapt(
     """Train `model` in place on a stream of tokens, in order. Returns the mean loss of each epoch, in nats a token."""
     length = model.architecture.sequence_length
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=0.0, fused=True)
     epoch_batches = batches(tokens, length, config.sequences_per_step)
     total = config.epochs * len(epoch_batches)
     epoch_losses = []

@@ -90,12 +90,23 @@ def test_cache_remembers_one_position_less_than_the_context_for_each_layer():
     k, v = heads(2, 1), heads(2, 2)
     all_k, all_v = cache.extend(0, k, v)
     assert torch.equal(all_k, k) and torch.equal(all_v, v)
-    assert torch.equal(cache.keys_BGSN[0], k[:, :, -3:]) and torch.equal(cache.values_BGSN[0], v[:, :, -3:])
     other = cache.extend(1, v, k)
     assert torch.equal(other[0], v)
     all_k, all_v = cache.extend(0, k[:, :, :1], v[:, :, :1])
     assert torch.equal(all_k, torch.cat((k[:, :, -3:], k[:, :, :1]), 2))
     assert torch.equal(all_v, torch.cat((v[:, :, -3:], v[:, :, :1]), 2))
+
+
+def test_cache_hands_back_the_latest_positions_however_often_its_buffer_fills():
+    cache, seen = KeyValueCache(4), []
+    for step in range(60):
+        k = torch.full((1, 2, 1 + step % 3, 3), float(step))
+        seen.append(k)
+        expected = torch.cat(seen, 2)[:, :, -(3 + k.shape[2]) :]
+        found_k, found_v = cache.extend(0, k, -k)
+        assert torch.equal(found_k, expected) and torch.equal(found_v, -expected)
+    assert torch.equal(cache.extend(0, *[torch.ones(1, 2, 99, 3)] * 2)[0][:, :, 3:], torch.ones(1, 2, 99, 3))
+    assert cache.buffers_2BGCN[0].shape[3] < 120
 
 
 def test_exclusive_attention_has_no_part_along_its_own_value():

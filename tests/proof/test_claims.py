@@ -47,7 +47,7 @@ def test_a_text_that_comes_back_otherwise_fails(decoded, result):
 @pytest.mark.parametrize(
     ("payload", "passed", "percent"),
     [
-        (PAYLOAD, True, "+0.0000 %"),
+        (PAYLOAD + 1, True, "+0.0010 %"),
         (PAYLOAD + 100, True, "+0.1000 %"),  # 0.1 % and 64 bits are allowed
         (PAYLOAD + 107, True, "+0.1070 %"),
         (PAYLOAD - 107, True, "-0.1070 %"),
