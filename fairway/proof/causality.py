@@ -28,15 +28,18 @@ def scored_nats(model: GPT, settings: Settings, tokens: np.ndarray) -> np.ndarra
 def earlier_changes(model: GPT, settings: Settings, tokens: np.ndarray, checks: int) -> list[tuple[int, float]]:
     """(position, largest change in nats of a score before it) at random positions, fixed by the number of tokens.
 
-    At each position the token is replaced and the text ends there: neither it nor what followed may have mattered to a
-    score before it.
+    At each position the token is replaced and the text ends there: neither it nor what followed may have mattered. Its
+    own score must not have depended on it either, so the distribution it is drawn from is compared by a second text in
+    which it is the same and only what follows is gone.
     """
     random = np.random.default_rng(len(tokens))
     reference = scored_nats(model, settings, tokens)
     changes = []
     for position in sorted(random.integers(len(tokens) // 2, len(tokens) - 1, checks)):
-        other = tokens[: position + 1].copy()
+        same = tokens[: position + 1]
+        other = same.copy()
         other[-1] = (int(other[-1]) + 1) % model.architecture.vocabulary_size
-        moved = np.abs(scored_nats(model, settings, other)[:-1] - reference[: position - 1])
-        changes.append((int(position), float(moved.max())))
+        before = np.abs(scored_nats(model, settings, other)[:-1] - reference[: position - 1]).max()
+        own = np.abs(scored_nats(model, settings, same) - reference[:position]).max()
+        changes.append((int(position), float(max(before, own))))
     return changes

@@ -22,7 +22,7 @@ class Eval:
                 f"eval.context {self.context} exceeds the training length {sequence_length}, where scores fall apart; "
                 "lower it, or set eval.allow_long_context: true"
             )
-        if self.stride > self.context:
+        if self.method == "windows" and self.stride > self.context:
             raise InputError(f"eval.stride {self.stride} exceeds eval.context {self.context}: tokens would be skipped")
 
 
