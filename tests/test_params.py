@@ -217,8 +217,8 @@ def test_a_context_beyond_the_training_length_must_be_asked_for():
 
 def test_a_stride_beyond_the_context_would_skip_tokens():
     with pytest.raises(InputError, match=r"eval.stride 65 exceeds eval.context 64: tokens would be skipped"):
-        section(Eval, "eval", context=64, stride=65).check(256)
-    section(Eval, "eval", context=64, stride=64).check(256)
+        section(Eval, "eval", method="windows", context=64, stride=65).check(256)
+    section(Eval, "eval", method="streaming", context=64, stride=65).check(256)
 
 
 def test_settings_survive_json():
