@@ -10,30 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fairway.errors import InputError
-from fairway.lm.config import Architecture
 from fairway.quant import artifact
 from fairway.quant.quantiser import QuantisedMatrix
 
-ARCHITECTURE = Architecture(
-    layers=1,
-    width=16,
-    heads=1,
-    kv_heads=1,
-    mlp_multiple=2.0,
-    leaky_slope=0.5,
-    rope_dims=4,
-    rope_base=10000.0,
-    qk_gain=1.5,
-    xsa_layers=0,
-    unet_skips=False,
-    bigram_buckets=0,
-    bigram_width=1,
-    smear_gate=False,
-    logit_softcap=30.0,
-    vocabulary_size=7,
-    bos=1,
-    sequence_length=8,
-)
 SMALL_EXAMPLE = (
     {
         "a.weight": QuantisedMatrix(
@@ -44,16 +23,16 @@ SMALL_EXAMPLE = (
 )
 
 
-def test_layout_byte_by_byte(tmp_path):
+def test_layout_byte_by_byte(tiny, tmp_path):
     path = tmp_path / "integers.safetensors"
-    artifact.save(path, ARCHITECTURE, *SMALL_EXAMPLE)
+    artifact.save(path, tiny, *SMALL_EXAMPLE)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     metadata = header.pop("__metadata__")
     assert list(metadata) == ["quantised"]  # of several keys, safetensors would write a random order
     assert json.loads(metadata["quantised"]) == {
-        "architecture": dataclasses.asdict(ARCHITECTURE),
+        "architecture": dataclasses.asdict(tiny),
         "bits": {"a.weight": 6},
     }
     data = {name: (e["dtype"], e["shape"], content[8 + length :][slice(*e["data_offsets"])]) for name, e in header.items()}
@@ -71,7 +50,7 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 5))
 
 @settings(deadline=None)
 @given(st.dictionaries(names.map("m{}".format), shapes), st.dictionaries(names.map("s{}".format), shapes), st.data())
-def test_round_trip(tmp_path_factory, matrix_shapes, small_shapes, data):
+def test_round_trip(tiny, tmp_path_factory, matrix_shapes, small_shapes, data):
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     matrices = {
         name: QuantisedMatrix(
@@ -83,9 +62,9 @@ def test_round_trip(tmp_path_factory, matrix_shapes, small_shapes, data):
     }
     small = {name: torch.rand(shape, generator=generator).half() for name, shape in small_shapes.items()}
     path = tmp_path_factory.getbasetemp() / "round_trip.safetensors"
-    artifact.save(path, ARCHITECTURE, matrices, small)
+    artifact.save(path, tiny, matrices, small)
     architecture, matrices_back, small_back = artifact.load(path)
-    assert architecture == ARCHITECTURE
+    assert architecture == tiny
     assert matrices_back.keys() == matrices.keys()
     for name, matrix in matrices.items():
         assert torch.equal(matrices_back[name].integers, matrix.integers)
@@ -95,16 +74,16 @@ def test_round_trip(tmp_path_factory, matrix_shapes, small_shapes, data):
     assert all(torch.equal(small_back[name], tensor) for name, tensor in small.items())
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path):
+def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
     path = tmp_path / "integers.safetensors"
-    artifact.save(path, ARCHITECTURE, *SMALL_EXAMPLE)
+    artifact.save(path, tiny, *SMALL_EXAMPLE)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="not a quantised network"):
         artifact.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="not a quantised network"):
         artifact.load(path)
-    tensors, metadata = artifact.to_tensors(ARCHITECTURE, *SMALL_EXAMPLE)
+    tensors, metadata = artifact.to_tensors(tiny, *SMALL_EXAMPLE)
     del tensors["a.weight.scales"]
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(InputError, match=r"a\.weight\.scales"):

@@ -1,6 +1,7 @@
 """The quant stage on a tiny network: the same bytes twice, a network that still works, and the reports."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import torch
 
 from fairway.lm import checkpoint
-from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.quant import artifact
 from fairway.quant.quantiser import dequantise_state
@@ -19,39 +19,21 @@ PARAMS = """
 quant: {method: METHOD, bits: 6, clip: 12.85, embedding_bits: 8, embedding_clip: 20.0,
         calibration_tokens: 999, damping: 1e-2, block: 128}
 """
-ARCHITECTURE = Architecture(
-    layers=2,
-    width=64,
-    heads=4,
-    kv_heads=2,
-    mlp_multiple=2.0,
-    leaky_slope=0.5,
-    rope_dims=4,
-    rope_base=10000.0,
-    qk_gain=1.5,
-    xsa_layers=1,
-    unet_skips=False,
-    bigram_buckets=300,
-    bigram_width=16,
-    smear_gate=True,
-    logit_softcap=30.0,
-    vocabulary_size=80,
-    bos=1,
-    sequence_length=8,
-)
 
 
 @pytest.fixture
-def network(tmp_path, monkeypatch) -> GPT:
+def network(tiny, tmp_path, monkeypatch) -> GPT:
     """A random network and 2,000 random tokens, laid out as the stages before would."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    model = GPT(ARCHITECTURE)
+    # wide enough for matrices and tables to be quantised, not kept as small tensors
+    architecture = dataclasses.replace(tiny, width=64, vocabulary_size=80, bigram_buckets=300, sequence_length=8)
+    model = GPT(architecture)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.1)
     (tmp_path / "artifacts" / "prequant_ttt").mkdir(parents=True)
-    checkpoint.save("artifacts/prequant_ttt/checkpoint.safetensors", ARCHITECTURE, model.state_dict())
+    checkpoint.save("artifacts/prequant_ttt/checkpoint.safetensors", architecture, model.state_dict())
     with ShardWriter(tmp_path / "artifacts" / "tokenize" / "train", "train", 1500) as writer:
         writer.write(np.random.default_rng(0).integers(0, 80, 2000).astype(np.uint16))
     return model
