@@ -14,13 +14,14 @@ from fairway.proof.config import Certify
 from fairway.quant.config import Quant
 from fairway.score.config import Eval, Ngram, Ttt
 from fairway.text.config import Data, Tokenize
-from fairway.train.config import PrequantTtt, Train
+from fairway.train.config import PrequantTtt, Qat, Train
 
 SECTIONS = {
     "data": Data,
     "tokenize": Tokenize,
     "model": Model,
     "train": Train,
+    "qat": Qat,
     "prequant_ttt": PrequantTtt,
     "quant": Quant,
     "compress": Compress,
@@ -37,6 +38,12 @@ def check(path: str) -> None:
     if unknown:
         raise InputError(f"{path}: unknown section '{min(unknown)}'; valid sections are {', '.join(SECTIONS)}")
     sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
+    sections["qat"].check(sections["quant"])
+    if sections["prequant_ttt"].freeze_blocks > sections["model"].layers:
+        raise InputError(
+            f"prequant_ttt.freeze_blocks {sections['prequant_ttt'].freeze_blocks} exceeds model.layers "
+            f"{sections['model'].layers}"
+        )
     sections["eval"].check(sections["train"].sequence_length)
 
 

@@ -16,7 +16,7 @@ from fairway.codec.weights import encode_matrix
 from fairway.errors import InputError
 from fairway.params import load
 from fairway.quant import artifact
-from fairway.quant.quantiser import role_of
+from fairway.quant.roles import role_of
 from stages import shell
 
 MODULES = ["fairway.codec.runtime", "fairway.codec.text"]

@@ -12,7 +12,7 @@ from fairway.lm.model import GPT
 from fairway.params import load
 from fairway.text.shards import read_split
 from fairway.train.config import PrequantTtt
-from fairway.train.loop import default_precision
+from fairway.train.precision import default_precision
 from fairway.train.prequant_ttt import adapt, batches
 from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_ledger
 
@@ -21,7 +21,7 @@ def main() -> None:
     config = load(PARAMS, "prequant_ttt", PrequantTtt)
     architecture, state = checkpoint.load(ARTIFACTS / "train/checkpoint.safetensors")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(architecture).to(device)
+    model = GPT(architecture).to(device).eval()
     model.load_state_dict(state)
     start = time.monotonic()
     losses, tokens = [], []

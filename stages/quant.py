@@ -28,7 +28,7 @@ def main() -> None:
     params = load(shell.PARAMS, "quant", Quant)
     architecture, state = checkpoint.load(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(architecture).to(device)
+    model = GPT(architecture).to(device).eval()
     model.load_state_dict(state)
 
     start = time.monotonic()

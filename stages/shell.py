@@ -23,6 +23,7 @@ from fairway.errors import InputError
 PARAMS = Path("params.yaml")
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
+FIRST_RANK = os.environ.get("RANK", "0") == "0"  # of the processes that share a stage, the one that speaks
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -31,16 +32,23 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()
     try:
-        if subprocess.run([sys.executable, "-m", "fairway.sections", PARAMS], check=False).returncode:
+        if FIRST_RANK and subprocess.run([sys.executable, "-m", "fairway.sections", PARAMS], check=False).returncode:
             sys.exit(1)  # it has said which param is wrong; also those of later stages, before any work
         main()
     except InputError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}" if FIRST_RANK else 1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if FIRST_RANK:
+            print("interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+
+
+def say(line: str) -> None:
+    """Print a line at once; of several ranks only the first one speaks."""
+    if FIRST_RANK:
+        print(line, flush=True)
 
 
 def keep_freed_memory() -> None:
@@ -108,7 +116,8 @@ class Progress:
     def __init__(self, total: int, unit: str, label: str):
         self.total, self.unit, self.label = total, unit, label
         self.done, self.start, self.last_line = 0, time.monotonic(), time.monotonic()
-        self.bar = tqdm(total=total, unit=unit, desc=label, unit_scale=True) if sys.stderr.isatty() else None
+        terminal = sys.stderr.isatty() and FIRST_RANK
+        self.bar = tqdm(total=total, unit=unit, desc=label, unit_scale=True) if terminal else None
 
     def advance(self, amount: int, note: str = "") -> None:
         self.done += amount
@@ -126,6 +135,8 @@ class Progress:
             self._line(note)
 
     def _line(self, note: str) -> None:
+        if not FIRST_RANK:
+            return
         elapsed = time.monotonic() - self.start
         rate = self.done / max(elapsed, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)

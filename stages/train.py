@@ -1,13 +1,17 @@
 """train: from random weights to a float checkpoint with averaged weights.
 
+It starts one process a visible GPU by itself (or NPROC of them), and joins the others where torchrun has started it.
 Long work survives: every `train.checkpoint_seconds`, on Ctrl-C and on SIGTERM the run is saved under .ckpt/train, keyed
 by its params, data and code, and the next `dvc repro` goes on from there. The folder goes when the stage has succeeded.
 """
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,9 +23,13 @@ from fairway.params import load
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
 from fairway.train import resume
-from fairway.train.config import Train
+from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
-from fairway.train.loop import Run, compiled, cross_entropy, precision, train_step
+from fairway.train.loop import Run, train_step
+from fairway.train.objective import Loss, Phase, compiled
+from fairway.train.precision import precision
+from fairway.train.ranks import Ranks
+from stages.launch import launch, visible_ranks
 from stages.shell import (
     ARTIFACTS,
     PARAMS,
@@ -30,6 +38,7 @@ from stages.shell import (
     deferring_interrupts,
     replacing,
     run,
+    say,
     write_json,
     write_ledger,
     write_tsv,
@@ -41,85 +50,106 @@ CURVE_POINTS = 200
 
 
 def main() -> None:
-    config = load(PARAMS, "train", Train)
-    model_params = load(PARAMS, "model", Model)
+    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
+        sys.exit(launch("stages.train", visible_ranks()))
+    ranks = Ranks.join()
+    try:
+        train(load(PARAMS, "model", Model), load(PARAMS, "train", Train), load(PARAMS, "qat", Qat), ranks)
+    finally:
+        ranks.leave()
+
+
+def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
+    config.passes(ranks.size)  # refuses ranks that cannot share a step
     tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
-    architecture = Architecture(
-        **dataclasses.asdict(model_params),
-        vocabulary_size=tokenizer.vocabulary_size,
-        bos=tokenizer.bos,
-        sequence_length=config.sequence_length,
-    )
+    data = {"vocabulary_size": tokenizer.vocabulary_size, "bos": tokenizer.bos, "sequence_length": config.sequence_length}
+    architecture = Architecture(**dataclasses.asdict(model_params), **data)
     tokens = read_split(ARTIFACTS / "tokenize" / SPLIT, tokenizer.vocabulary_size)
-    loader = WindowLoader(tokens, config.sequence_length, config.tokens_per_step // config.sequence_length, config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(architecture).to(device)
+    loader = WindowLoader(tokens, config.sequence_length, config.sequences_per_step, config.seed, config.order)
+    model = GPT(architecture)
     model.initialise(config.seed)
-    dtype = precision(config, device)
-    saved = SAVED / f"{run_key(architecture, config)}.pt"
-    train_run = Run.start(model, config, dtype)
-    if resume.load(saved, train_run):
-        print(f"train: continues at step {train_run.step}", flush=True)
+    dtype = precision(config, ranks.device)
+    train_run = Run.start(model.to(ranks.device), config, qat, dtype)
+    saved = SAVED / run_key(architecture, config, qat)
+    if resume.load(saved, train_run, ranks):
+        say(f"train: continues at step {train_run.step}")
     start = time.monotonic()
-    loss_function = compiled(lambda windows: cross_entropy(model, windows, dtype), config, loader.batch(0).to(device))
+    losses = loss_functions(train_run, dtype, loader.batch(0, ranks.rank, ranks.size).to(ranks.device), ranks)
     compile_seconds = time.monotonic() - start
-    train(train_run, loader, config, loss_function, saved)
-
-    with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
-        checkpoint.save(path, architecture, train_run.average.shadow)
-    write_ledger("train", SPLIT, len(tokens))
-    write_tsv(REPORTS / "train/loss.tsv", train_run.history)
-    write_json(
-        REPORTS / "train/metrics.json",
-        {
-            "train_loss": round(train_run.history[-1]["loss"], 5),
-            "train_tokens": train_run.step * config.tokens_per_step,
-            "train_steps": train_run.step,
-            "epochs": round(train_run.step * loader.sequences / loader.windows, 3),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "world_size": 1,
-            "precision": str(dtype).removeprefix("torch."),
-            "device": device.type,
-        },
-    )
-    seconds = train_run.seconds
-    rate = train_run.step * config.tokens_per_step / seconds
-    timing = {"seconds": round(seconds, 1), "compile_seconds": round(compile_seconds, 1), "tokens_per_second": round(rate)}
-    write_json(REPORTS / "train/timing.json", timing)
-    shutil.rmtree(SAVED, ignore_errors=True)
+    step_until_done(train_run, loader, losses.__getitem__, ranks, saved)
+    if ranks.rank == 0:
+        write_results(train_run, loader, architecture, ranks, str(dtype).removeprefix("torch."), compile_seconds)
+        shutil.rmtree(SAVED, ignore_errors=True)
 
 
-def train(train_run: Run, loader: WindowLoader, config: Train, loss_function, saved: Path) -> None:
+def loss_functions(train_run: Run, dtype: torch.dtype, windows: torch.Tensor, ranks: Ranks) -> dict[Phase, Loss]:
+    """The loss function of every phase to come, compiled where `train.compile` says so, outside the clock."""
+    losses = {phase: train_run.objective.loss(phase, dtype, train_run.teacher) for phase in train_run.phases()}
+    if train_run.train.compile:
+        example = windows.chunk(train_run.train.passes(ranks.size))[0]
+        losses = {phase: compiled(loss, example) for phase, loss in losses.items()}
+    return losses
+
+
+def step_until_done(train_run: Run, loader: WindowLoader, loss_of: Callable[[Phase], Loss], ranks: Ranks, saved: Path) -> None:
     """Step until `train.steps` or the wall clock says stop; save now and then, and when interrupted."""
-    device = next(train_run.model.parameters()).device
+    config = train_run.train
     progress = Progress(config.steps * config.tokens_per_step, "tokens", "train")
     progress.advance(train_run.step * config.tokens_per_step)
     every = max(1, config.steps // CURVE_POINTS)
     last_save = time.monotonic()
     with deferring_interrupts() as interrupted:
-        while train_run.done(config) < 1:
+        while train_run.done < 1:
             start = time.monotonic()
-            loss = train_step(train_run, loader.batch(train_run.step).to(device), config, loss_function)
-            train_run.seconds += time.monotonic() - start
+            windows = loader.batch(train_run.step, ranks.rank, ranks.size).to(ranks.device, non_blocking=True)
+            loss = train_step(train_run, windows, loss_of, ranks)
+            due = time.monotonic() - last_save > config.checkpoint_seconds
+            everyone = ranks.gather(time.monotonic() - start, due, bool(interrupted))
+            seconds, due, stop = (max(column) for column in zip(*everyone, strict=True))  # all ranks decide alike
+            train_run.seconds += seconds
             train_run.recent.append(loss)
-            if train_run.step % every == 0 or train_run.done(config) == 1:
+            if train_run.step % every == 0 or train_run.done == 1:
                 mean = sum(train_run.recent) / len(train_run.recent)
                 train_run.history.append({"step": train_run.step, "loss": round(mean, 5)})
                 train_run.recent = []
             progress.advance(config.tokens_per_step, f"loss {loss:.3f}")
-            if interrupted or time.monotonic() - last_save > config.checkpoint_seconds:
-                resume.save(saved, train_run)
+            if stop or due:
+                resume.save(saved, train_run, ranks)
                 last_save = time.monotonic()
-            if interrupted:
-                print(f"train: saved at step {train_run.step}; `dvc repro` continues from here", flush=True)
+            if stop:
+                say(f"train: saved at step {train_run.step}; `dvc repro` continues from here")
                 raise KeyboardInterrupt
     progress.close(f"loss {train_run.history[-1]['loss']:.3f}" if train_run.history else "")
 
 
-def run_key(architecture: Architecture, config: Train) -> str:
+def write_results(
+    train_run: Run, loader: WindowLoader, architecture: Architecture, ranks: Ranks, dtype: str, compile_seconds: float
+) -> None:
+    tokens = train_run.step * train_run.train.tokens_per_step
+    with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
+        checkpoint.save(path, architecture, train_run.exported())
+    write_ledger("train", SPLIT, len(loader.tokens))
+    write_tsv(REPORTS / "train/loss.tsv", train_run.history)
+    metrics = {
+        "train_loss": round(train_run.history[-1]["loss"], 5),
+        "train_tokens": tokens,
+        "train_steps": train_run.step,
+        "epochs": round(train_run.step * loader.sequences / loader.windows, 3),
+        "parameters": sum(parameter.numel() for parameter in train_run.objective.model.parameters()),
+        "world_size": ranks.size,
+        "precision": dtype,
+        "device": ranks.device.type,
+    }
+    write_json(REPORTS / "train/metrics.json", metrics)
+    seconds = train_run.seconds
+    timing = {"seconds": seconds, "compile_seconds": compile_seconds, "tokens_per_second": tokens / seconds}
+    write_json(REPORTS / "train/timing.json", {name: round(value, 1) for name, value in timing.items()})
+
+
+def run_key(architecture: Architecture, config: Train, qat: Qat) -> str:
     """What determines a run: its params, its data and the code of the rooms that train."""
-    params = json.dumps([dataclasses.asdict(architecture), dataclasses.asdict(config)], sort_keys=True)
-    code = [path for room in ("lm", "optim", "train") for path in sorted(Path("fairway", room).glob("*.py"))]
+    params = json.dumps([dataclasses.asdict(part) for part in (architecture, config, qat)], sort_keys=True)
+    code = [path for room in ("lm", "optim", "quant", "train") for path in sorted(Path("fairway", room).glob("*.py"))]
     shards = sorted((ARTIFACTS / "tokenize" / SPLIT).glob("*.bin"))
     return resume.key([params.encode(), *(path.read_bytes() for path in code), *(path.read_bytes() for path in shards)])
 

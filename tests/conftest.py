@@ -17,22 +17,38 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny() -> Architecture:
-    """Three layers: the middle one is handed the first one's output, the last excludes its own value."""
+    """Three layers, the middle one twice: 0, 1, 1, 2, of which the second half is handed the outputs of the first; the last
+    excludes its own value, the first and the last have value embeddings."""
     return Architecture(
         layers=3,
         width=32,
         heads=4,
         kv_heads=2,
         mlp_multiple=2.0,
+        activation="star_relu",
         leaky_slope=0.5,
         rope_dims=4,
         rope_base=100.0,
+        rope_base_length=8,
         qk_gain=1.5,
         xsa_layers=1,
-        unet_skips=True,
+        gated_attention=True,
+        value_residual=True,
+        value_embedding_layers=[0, -1],
+        value_embedding_width=8,
+        unet_skips="gated",
+        residual_mix=True,
+        depth_scale=True,
+        recurrence="insert",
+        recurrence_layers=[1],
+        recurrence_passes=2,
+        mod_layers=[],
+        mod_capacity=0.5,
+        bigram_hash="xor",
         bigram_buckets=32,
         bigram_width=16,
         smear_gate=True,
+        tied_embeddings=True,
         logit_softcap=10.0,
         vocabulary_size=64,
         bos=1,

@@ -1,8 +1,9 @@
 """Grouped-query attention with the challenge's additions, and its rolling key/value cache.
 
 Unusual: q and k are RMS-normalised per head and q has a learned gain per head; rotary embedding turns only the first
-`rope_dims` of a head's dimensions; exclusive self-attention (XSA) removes from each head's output its part along the
-token's own value. While streaming, a token attends to the last `context` positions, itself among them.
+`rope_dims` of a head's dimensions; values may get a learned embedding of their token and a part of the first layer's
+values; exclusive self-attention (XSA) removes from each head's output its part along the token's own value, and a gate
+scales what is left. While streaming, a token attends to the last `context` positions, itself among them.
 
 Shape letters: B batch, T time, S keys, D width, H query heads, G key/value heads, N head width, R half of rope_dims.
 """
@@ -18,8 +19,9 @@ from fairway.lm.config import Model
 
 @dataclass
 class KeyValueCache:
-    """What a stream remembers: rotated keys and values of the last `context` − 1 positions, for each layer.
+    """What a stream remembers: rotated keys and values of the last `context` − 1 positions, for each pass through a layer.
 
+    A layer that runs twice (depth recurrence) sees other inputs the second time, so it has two buffers.
     They lie in one buffer a layer, written from left to right and moved to its front when it is full, which is rare:
     a step copies its own position and reads the others in place.
     """
@@ -29,22 +31,22 @@ class KeyValueCache:
     buffers_2BGCN: list[Tensor] = field(default_factory=list)  # keys and values, capacity C
     ends: list[int] = field(default_factory=list)  # positions written, of each buffer
 
-    def extend(self, layer: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, slot: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values to attend to: those remembered, then the new ones. Views, valid until the next call."""
         B, G, T, N = k_BGTN.shape
-        if layer == len(self.ends):
+        if slot == len(self.ends):
             self.buffers_2BGCN.append(k_BGTN.new_empty(2, B, G, 4 * self.context + T, N))
             self.ends.append(0)
-        buffer, end = self.buffers_2BGCN[layer], self.ends[layer]
+        buffer, end = self.buffers_2BGCN[slot], self.ends[slot]
         if end + T > buffer.shape[3]:
             kept = buffer[:, :, :, max(0, end - self.context + 1) : end].clone()
             end = kept.shape[3]
             if end + T > buffer.shape[3]:
-                buffer = self.buffers_2BGCN[layer] = buffer.new_empty(2, B, G, 4 * self.context + T, N)
+                buffer = self.buffers_2BGCN[slot] = buffer.new_empty(2, B, G, 4 * self.context + T, N)
             buffer[:, :, :, :end] = kept
         buffer[0, :, :, end : end + T] = k_BGTN
         buffer[1, :, :, end : end + T] = v_BGTN
-        self.ends[layer] = end + T
+        self.ends[slot] = end + T
         k_BGSN, v_BGSN = buffer[:, :, :, max(0, end - self.context + 1) : end + T]
         return k_BGSN, v_BGSN
 
@@ -70,36 +72,66 @@ def rotate(x_BHTN: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     return torch.cat((first * cos + second * sin, second * cos - first * sin, rest), dim=-1)
 
 
+@dataclass
+class Shared:
+    """What the blocks of one forward pass have in common. `first_value_BTV` is left there by the first block."""
+
+    x0_BTD: Tensor  # the embedding stream
+    rotary: tuple[Tensor, Tensor]
+    cache: KeyValueCache | None
+    value_embedding_BTV: Tensor | None
+    first_value_BTV: Tensor | None = None
+    losses: list[Tensor] | None = None  # where routers leave the loss that keeps them at their capacity
+
+
 class Attention(nn.Module):
     """Causal attention of one layer. `exclusive` switches XSA on (#885, #1185: the last layers)."""
 
-    def __init__(self, model: Model, exclusive: bool):
+    def __init__(self, model: Model, exclusive: bool, value_embedded: bool):
         super().__init__()
         self.heads, self.kv_heads, self.exclusive = model.heads, model.kv_heads, exclusive
-        kv_width = model.kv_heads * model.head_width
         self.query = nn.Linear(model.width, model.width, bias=False)
-        self.key = nn.Linear(model.width, kv_width, bias=False)
-        self.value = nn.Linear(model.width, kv_width, bias=False)
+        self.key = nn.Linear(model.width, model.kv_width, bias=False)
+        self.value = nn.Linear(model.width, model.kv_width, bias=False)
         self.output = nn.Linear(model.width, model.width, bias=False)
         self.query_gain = nn.Parameter(torch.full((model.heads,), model.qk_gain))
+        self.value_embedding_scale = nn.Parameter(torch.tensor(1.0)) if value_embedded else None
+        self.value_mix = nn.Parameter(torch.tensor([0.5, 0.5])) if model.value_residual else None
+        self.gate_HD = nn.Parameter(torch.zeros(model.heads, model.width)) if model.gated_attention else None
+        self.gate_bias_H = nn.Parameter(torch.full((model.heads,), 4.0)) if model.gated_attention else None  # σ(4) = 0.982
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], layer: int, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, shared: Shared, slot: int) -> Tensor:
+        """`slot` numbers the passes through layers, each with its own part of the cache."""
         B, T, D = x_BTD.shape
         N = D // self.heads
         q_BHTN = self.query(x_BTD).view(B, T, self.heads, N).transpose(1, 2)
         k_BGTN = self.key(x_BTD).view(B, T, self.kv_heads, N).transpose(1, 2)
-        v_BGTN = self.value(x_BTD).view(B, T, self.kv_heads, N).transpose(1, 2)
-        q_BHTN = rotate(F.rms_norm(q_BHTN, (N,)), *rotary) * self.query_gain.to(q_BHTN.dtype)[:, None, None]
-        k_BGTN = rotate(F.rms_norm(k_BGTN, (N,)), *rotary)
-        if cache is None:
+        v_BGTN = self._values(x_BTD, shared).view(B, T, self.kv_heads, N).transpose(1, 2)
+        q_BHTN = rotate(F.rms_norm(q_BHTN, (N,)), *shared.rotary) * self.query_gain.to(q_BHTN.dtype)[:, None, None]
+        k_BGTN = rotate(F.rms_norm(k_BGTN, (N,)), *shared.rotary)
+        if shared.cache is None:
             y_BHTN = causal_attention(q_BHTN, k_BGTN, v_BGTN, self.query_gain)
         else:
-            k_BGSN, v_BGSN = cache.extend(layer, k_BGTN, v_BGTN)
-            mask_TS = band_mask(T, k_BGSN.shape[2], cache.context, x_BTD.device) if T > 1 else None
+            k_BGSN, v_BGSN = shared.cache.extend(slot, k_BGTN, v_BGTN)
+            mask_TS = band_mask(T, k_BGSN.shape[2], shared.cache.context, x_BTD.device) if T > 1 else None
             y_BHTN = F.scaled_dot_product_attention(q_BHTN, k_BGSN, v_BGSN, attn_mask=mask_TS, enable_gqa=True)
         if self.exclusive:
             y_BHTN = exclude_own_value(y_BHTN, v_BGTN)
-        return self.output(y_BHTN.transpose(1, 2).reshape(B, T, D))
+        y_BTHN = y_BHTN.transpose(1, 2)
+        if self.gate_HD is not None:
+            y_BTHN = y_BTHN * torch.sigmoid(F.linear(x_BTD, self.gate_HD) + self.gate_bias_H).to(y_BTHN.dtype)[..., None]
+        return self.output(y_BTHN.reshape(B, T, D))
+
+    def _values(self, x_BTD: Tensor, shared: Shared) -> Tensor:
+        """Values (B, T, V) of all heads, with the token's embedding and the first layer's values where they are on (#1185)."""
+        v_BTV = self.value(x_BTD)
+        if self.value_embedding_scale is not None:
+            v_BTV = v_BTV + self.value_embedding_scale * shared.value_embedding_BTV
+        if self.value_mix is not None:
+            if shared.first_value_BTV is None:
+                shared.first_value_BTV = v_BTV
+            v_BTV = self.value_mix[0] * shared.first_value_BTV + self.value_mix[1] * v_BTV
+        return v_BTV
 
 
 def causal_attention(q_BHTN: Tensor, k_BGTN: Tensor, v_BGTN: Tensor, gain_H: Tensor) -> Tensor:

@@ -1,6 +1,10 @@
-"""The `model` section: what the network looks like. Stored inside every checkpoint and inside the artifact."""
+"""The `model` section: what the network looks like. Stored inside every checkpoint and inside the artifact.
+
+Layers are counted from 0; where a list names layers, −1 is the last one, as in Python, so that a list suits any depth.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fairway.bounds import bounded
 from fairway.errors import InputError
@@ -8,22 +12,37 @@ from fairway.errors import InputError
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes and switches of the network; sources in reference order: #549, #885, #1185, #1406."""
+    """Sizes and switches of the network; sources in reference order: #549, #598, #861, #885, #1185, #1406."""
 
     layers: int = bounded(ge=1, le=256)
     width: int = bounded(ge=16, le=16384)
     heads: int = bounded(ge=1)
     kv_heads: int = bounded(ge=1)
     mlp_multiple: float = bounded(gt=0, le=16)
+    activation: Literal["leaky_relu2", "star_relu", "swiglu", "square_glu"]
     leaky_slope: float = bounded(ge=0, le=1)
     rope_dims: int = bounded(ge=0, multiple_of=2)
     rope_base: float = bounded(gt=1)
+    rope_base_length: int = bounded(ge=0)
     qk_gain: float = bounded(gt=0)
     xsa_layers: int = bounded(ge=0)
-    unet_skips: bool
+    gated_attention: bool
+    value_residual: bool
+    value_embedding_layers: list[int]
+    value_embedding_width: int = bounded(ge=1)
+    unet_skips: Literal["none", "plain", "gated"]
+    residual_mix: bool
+    depth_scale: bool
+    recurrence: Literal["none", "append", "insert"]
+    recurrence_layers: list[int]
+    recurrence_passes: int = bounded(ge=2, le=16)
+    mod_layers: list[int]
+    mod_capacity: float = bounded(gt=0, le=1)
+    bigram_hash: Literal["xor", "linear"]
     bigram_buckets: int = bounded(ge=0)
     bigram_width: int = bounded(ge=1)
     smear_gate: bool
+    tied_embeddings: bool
     logit_softcap: float = bounded(gt=0)
 
     def __post_init__(self):
@@ -33,18 +52,69 @@ class Model:
             raise InputError(f"model.heads {self.heads} is not divisible by model.kv_heads {self.kv_heads}")
         if self.rope_dims > self.head_width:
             raise InputError(f"model.rope_dims {self.rope_dims} exceeds the width of a head, {self.head_width}")
+        if self.rope_base_length and self.rope_dims == 2:
+            raise InputError("model.rope_dims is 2; expected at least 4 where model.rope_base_length scales the base, or 0")
         if self.xsa_layers > self.layers:
             raise InputError(f"model.xsa_layers {self.xsa_layers} exceeds model.layers {self.layers}")
         if self.bigram_buckets == 1:
             raise InputError("model.bigram_buckets is 1; expected 0 (off) or at least 2, one of them for the start")
+        for name in ("value_embedding_layers", "recurrence_layers", "mod_layers"):
+            self._check_layers(name)
+        if self.recurrence != "none":
+            again = self.at(self.recurrence_layers)
+            if not again or again != list(range(again[0], again[0] + len(again))):
+                raise InputError(
+                    f"model.recurrence_layers is {self.recurrence_layers}; "
+                    f"expected at least one layer, consecutive, for model.recurrence {self.recurrence}"
+                )
+
+    def _check_layers(self, name: str) -> None:
+        """Raises InputError unless a list of layers names layers of the stack, each once."""
+        chosen = getattr(self, name)
+        if len(chosen) > self.layers:
+            raise InputError(f"model.{name} has {len(chosen)} layers, more than model.layers {self.layers}")
+        for layer in chosen:
+            if not -self.layers <= layer < self.layers:
+                raise InputError(
+                    f"model.{name} names layer {layer}; a stack of {self.layers} has layers 0 to {self.layers - 1}"
+                )
+        if len(set(self.at(chosen))) < len(chosen):
+            raise InputError(f"model.{name} is {chosen}; expected each layer once")
+
+    def at(self, layers: list[int]) -> list[int]:
+        """The same layers counted from the first."""
+        return [layer % self.layers for layer in layers]
 
     @property
     def head_width(self) -> int:
         return self.width // self.heads
 
     @property
+    def kv_width(self) -> int:
+        return self.kv_heads * self.head_width
+
+    @property
     def mlp_width(self) -> int:
         return int(self.width * self.mlp_multiple)
+
+    def schedule(self, recurrent: bool) -> tuple[list[int], list[int]]:
+        """The layers of the U-Net in the order they run, and those that run once more after it.
+
+        Inserted passes (the SP8192 record) are part of the U-Net, whose halves they move; appended ones (#1406) are not.
+        """
+        once = list(range(self.layers))
+        if not recurrent or self.recurrence == "none":
+            return once, []
+        again = self.at(self.recurrence_layers) * (self.recurrence_passes - 1)
+        if self.recurrence == "append":
+            return once, again
+        end = self.at(self.recurrence_layers)[-1] + 1
+        return once[:end] + again + once[end:], []
+
+    @property
+    def skips(self) -> int:
+        """How many outputs the first half of the U-Net hands over, all passes counted."""
+        return 0 if self.unet_skips == "none" else len(self.schedule(recurrent=True)[0]) // 2
 
 
 @dataclass(frozen=True)
@@ -54,3 +124,14 @@ class Architecture(Model):
     vocabulary_size: int = bounded(ge=2)
     bos: int = bounded(ge=0)
     sequence_length: int = bounded(ge=2)
+
+    @property
+    def scaled_rope_base(self) -> float:
+        """NTK-aware: longer sequences than `rope_base_length` stretch the slow rotations, not the fast ones (#549's "YARN").
+
+        It depends on the training length alone: evaluation at another length must not change it (2.11 bpb, #549's notes).
+        """
+        if not self.rope_base_length or self.rope_dims <= 2:
+            return self.rope_base
+        stretch = max(1.0, self.sequence_length / self.rope_base_length)
+        return self.rope_base * stretch ** (self.rope_dims / (self.rope_dims - 2))

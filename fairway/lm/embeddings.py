@@ -1,5 +1,7 @@
 """The embedding stream: token table, hashed pairs of tokens, and a gate that lets the previous token smear into the next.
 
+Beside it a narrow table of tokens whose projection is added to the values of chosen layers.
+
 At the start of a document (BOS, or the first token of a stream) there is no previous token: the pair has a bucket of
 its own and nothing smears in, so no document leaks into the next one (the fix that #1797 was sent back for).
 """
@@ -22,19 +24,39 @@ class PreviousToken:
 
 
 class BigramHash(nn.Module):
-    """A narrow table addressed by a hash of (previous, current) token, widened by a projection (XOR form of #885)."""
+    """A narrow table addressed by a hash of (previous, current) token, widened by a projection.
+
+    Form "xor" (#549, #885): a bucket of its own for document starts and a learned scale. Form "linear" (#861): neither,
+    the token before a start counts as 0.
+    """
 
     def __init__(self, architecture: Architecture):
         super().__init__()
         self.buckets = architecture.bigram_buckets
         self.table = nn.Embedding(self.buckets, architecture.bigram_width)
         self.projection = nn.Linear(architecture.bigram_width, architecture.width, bias=False)
-        self.scale = nn.Parameter(torch.tensor(0.05))
+        self.scale = nn.Parameter(torch.tensor(0.05)) if architecture.bigram_hash == "xor" else None
 
     def forward(self, tokens_BT: Tensor, previous_BT: Tensor, starts_BT: Tensor) -> Tensor:
+        if self.scale is None:
+            bucket_BT = (1009 * previous_BT.masked_fill(starts_BT, 0) + tokens_BT) % self.buckets
+            return self.projection(self.table(bucket_BT))
         mixed = torch.bitwise_xor(36313 * tokens_BT, 27191 * previous_BT) % (self.buckets - 1)
         bucket_BT = torch.where(starts_BT, self.buckets - 1, mixed)
         return self.projection(self.table(bucket_BT)) * self.scale
+
+
+class ValueEmbedding(nn.Module):
+    """Tokens (B, T) to what they add to the values (B, T, V), shared by the chosen layers (#549)."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.table = nn.Embedding(architecture.vocabulary_size, architecture.value_embedding_width)
+        self.projection = nn.Linear(architecture.value_embedding_width, architecture.kv_width, bias=False)
+        self.scale = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.projection(self.table(tokens_BT)) * self.scale
 
 
 class EmbeddingStream(nn.Module):

@@ -12,8 +12,7 @@ from torch import Tensor
 from fairway.quant.config import Quant
 from fairway.quant.gptq import Solution, gptq, output_error
 from fairway.quant.grids import dequantise, entropy_bits, quantise, row_scales
-
-SMALL = 4096  # elements: up to here the steps and the coder's learning cost more than the integers save
+from fairway.quant.roles import role_of
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,6 @@ class QuantisedMatrix:
     integers: Tensor
     scales: Tensor
     bits: int
-
-
-def role_of(name: str, tensor: Tensor) -> str:
-    """ "embedding" for looked-up tables, "matrix" for weights that multiply, "small" for what stays fp16."""
-    if tensor.ndim != 2 or tensor.numel() <= SMALL or not name.endswith(".weight"):
-        return "small"
-    return "embedding" if "embedding" in name or "table" in name else "matrix"
 
 
 def quantise_state(

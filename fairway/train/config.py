@@ -1,4 +1,4 @@
-"""The sections `train` and `prequant_ttt`."""
+"""The sections `train`, `qat` and `prequant_ttt`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,26 +13,104 @@ class Train:
     steps: int = bounded(ge=1)
     wall_clock_seconds: float = bounded(gt=0)
     tokens_per_step: int = bounded(ge=2)
+    tokens_per_pass: int = bounded(ge=2)
     sequence_length: int = bounded(ge=2)
+    order: Literal["shuffled", "sequential", "coprime"]
     muon_lr: float = bounded(gt=0, le=1)
     embedding_lr: float = bounded(gt=0, le=1)
+    head_lr: float = bounded(gt=0, le=1)
     scalar_lr: float = bounded(gt=0, le=1)
+    decoder_lr_multiplier: float = bounded(gt=0, le=100)
+    orthogonaliser: Literal["newton_schulz", "polar_express"]
+    row_normalise: bool
+    momentum_start: float = bounded(ge=0, lt=1)
     momentum: float = bounded(ge=0, lt=1)
     momentum_warmup_steps: int = bounded(ge=0)
+    adam_beta1: float = bounded(ge=0, lt=1)
+    adam_beta2: float = bounded(ge=0, lt=1)
     weight_decay: float = bounded(ge=0, lt=10)
+    adam_weight_decay: float = bounded(ge=0, lt=10)
+    weight_decay_final: float = bounded(ge=0, le=10)
+    weight_decay_taper: float = bounded(ge=0, le=1)
     gradient_clip: float = bounded(ge=0)
+    clip_before_reduction: bool
+    grokfast_weight: float = bounded(ge=0)
+    grokfast_decay: float = bounded(ge=0, lt=1)
+    warmdown_shape: Literal["linear", "cosine"]
     warmdown_fraction: float = bounded(ge=0, le=1)
+    min_lr_fraction: float = bounded(ge=0, le=1)
+    average: Literal["ema", "swa", "none"]
     ema_decay: float = bounded(ge=0, lt=1)
+    swa_start: float = bounded(ge=0, le=1)
+    swa_every: int = bounded(ge=1)
+    recurrence_start: float = bounded(ge=0, lt=1)
+    mtp_heads: int = bounded(ge=0, le=16)
+    mtp_weight: float = bounded(ge=0)
+    distill_weight: float = bounded(ge=0)
+    distill_temperature: float = bounded(gt=0)
+    distill_start: float = bounded(ge=0, le=1)
+    distill_every: int = bounded(ge=1)
     precision: Literal["auto", "bf16", "fp32"]
     compile: bool
     checkpoint_seconds: float = bounded(gt=0)
 
     def __post_init__(self):
-        if self.tokens_per_step % self.sequence_length:
+        for name in ("tokens_per_step", "tokens_per_pass"):
+            if getattr(self, name) % self.sequence_length:
+                raise InputError(
+                    f"train.{name} {getattr(self, name)} is not a multiple of train.sequence_length "
+                    f"{self.sequence_length}; it is a whole number of sequences"
+                )
+        if self.mtp_heads >= self.sequence_length:
+            raise InputError(f"train.mtp_heads {self.mtp_heads} looks beyond train.sequence_length {self.sequence_length}")
+        if self.distill_weight and self.average != "ema":
             raise InputError(
-                f"train.tokens_per_step {self.tokens_per_step} is not a multiple of train.sequence_length "
-                f"{self.sequence_length}; a step is a whole number of sequences"
+                f"train.distill_weight needs train.average ema, whose weights are the teacher; found {self.average}"
             )
+
+    @property
+    def sequences_per_step(self) -> int:
+        return self.tokens_per_step // self.sequence_length
+
+    def passes(self, world_size: int) -> int:
+        """Forward passes of a step on each rank, all of one size. Raises InputError when the ranks cannot share a step."""
+        if self.sequences_per_step % world_size:
+            raise InputError(
+                f"train.tokens_per_step {self.tokens_per_step} is {self.sequences_per_step} sequences of "
+                f"{self.sequence_length}, which {world_size} ranks cannot share equally"
+            )
+        sequences = self.sequences_per_step // world_size
+        at_once = self.tokens_per_pass // self.sequence_length
+        return next(passes for passes in range(1, sequences + 1) if sequences % passes == 0 and sequences // passes <= at_once)
+
+
+@dataclass(frozen=True)
+class Qat:
+    """What makes training foresee the grids of `quant`; bits and clips are those of that section (checked together)."""
+
+    start: float = bounded(ge=0, le=1)
+    bits: int = bounded(ge=2, le=8)
+    clip: float = bounded(gt=0, le=1000)
+    embedding_bits: int = bounded(ge=2, le=8)
+    embedding_clip: float = bounded(gt=0, le=1000)
+    penalty_start: float = bounded(ge=0, le=1)
+    entropy_weight: float = bounded(ge=0)
+    crown_weight: float = bounded(ge=0)
+    prune_fraction: float = bounded(ge=0, lt=1)
+    prune_start: float = bounded(ge=0, lt=1)
+    prune_every: int = bounded(ge=1)
+
+    def check(self, quant) -> None:
+        """Raises InputError when training would foresee another grid than the `quant` section makes."""
+        if not (self.start or self.entropy_weight or self.crown_weight):
+            return
+        for name in ("bits", "clip", "embedding_bits", "embedding_clip"):
+            if getattr(self, name) != getattr(quant, name):
+                raise InputError(
+                    f"qat.{name} is {getattr(self, name)} and quant.{name} is {getattr(quant, name)}; "
+                    "training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight "
+                    "and crown_weight are 0)"
+                )
 
 
 @dataclass(frozen=True)
@@ -41,6 +119,7 @@ class PrequantTtt:
     epochs: int = bounded(ge=1, le=100)
     lr: float = bounded(gt=0, le=1)
     first_block: float = bounded(ge=0, le=1)
+    freeze_blocks: int = bounded(ge=0)
     final_lr_fraction: float = bounded(ge=0, le=1)
     sequences_per_step: int = bounded(ge=1)
     max_tokens: int = bounded(ge=2)

@@ -1,8 +1,11 @@
-"""Windows of the training stream, in a shuffled order that depends only on the seed and the step.
+"""Windows of the training stream, in an order that depends only on the params and the step.
 
-Each epoch cuts the stream into windows at another random offset and visits all of them once, so the position of the
-loader is the step itself: there is no other state to save.
+The position of the loader is the step itself: there is no other state to save. Tokens stay in their memory-mapped
+shards; every window of every shard is visited once an epoch, and ranks take consecutive parts of a step.
 """
+
+import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,13 +13,27 @@ from torch import Tensor
 
 from fairway.errors import InputError
 
+GOLDEN = (math.sqrt(5) - 1) / 2  # consecutive multiples of this part of a circle spread most evenly
+
 
 class WindowLoader:
-    """Batches of `sequences` windows (B, T + 1) of uint16 `tokens`: inputs and, one position later, targets."""
+    """Batches of `sequences` windows (B, T + 1) of uint16 `tokens`: inputs and, one position later, targets.
 
-    def __init__(self, tokens: np.ndarray, sequence_length: int, sequences: int, seed: int):
+    `order` shuffled: a new random order and a new offset each epoch. sequential: as published, one after the other.
+    coprime: with a stride that has no factor in common with the number of windows, so that a step samples all shards.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        sequence_length: int,
+        sequences: int,
+        seed: int,
+        order: Literal["shuffled", "sequential", "coprime"] = "shuffled",
+    ):
         self.tokens, self.sequence_length, self.sequences, self.seed = tokens, sequence_length, sequences, seed
-        self.windows = (len(tokens) - 1) // sequence_length - 1  # one less: room for the offset
+        self.order = order
+        self.windows = (len(tokens) - 1) // sequence_length - (order == "shuffled")  # one less: room for the offset
         if self.windows < 1:
             raise InputError(
                 f"the train split has {len(tokens):,} tokens and needs at least {2 * sequence_length + 1:,} "
@@ -24,18 +41,31 @@ class WindowLoader:
             )
         self._epoch, self._starts = -1, np.empty(0, dtype=np.int64)
 
-    def batch(self, step: int) -> Tensor:
-        """The windows of a step, int64 (B, T + 1)."""
-        positions = range(step * self.sequences, (step + 1) * self.sequences)
-        windows = [self._window(position) for position in positions]
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
+        """The windows of a step that belong to a rank, int64 (B / ranks, T + 1)."""
+        share = self.sequences // ranks
+        first = step * self.sequences + rank * share
+        windows = [self._window(position) for position in range(first, first + share)]
         return torch.from_numpy(np.stack(windows).astype(np.int64))
 
     def _window(self, position: int) -> np.ndarray:
         epoch, index = divmod(position, self.windows)
         if epoch != self._epoch:
-            random = np.random.default_rng((self.seed, epoch))
-            offset = random.integers(self.sequence_length)
-            self._epoch = epoch
-            self._starts = offset + self.sequence_length * random.permutation(self.windows)
+            self._epoch, self._starts = epoch, self._epoch_starts(epoch)
         start = int(self._starts[index])
         return self.tokens[start : start + self.sequence_length + 1]
+
+    def _epoch_starts(self, epoch: int) -> np.ndarray:
+        """Where the windows of an epoch begin, in the order of their visit."""
+        if self.order == "sequential":
+            return self.sequence_length * np.arange(self.windows)
+        random = np.random.default_rng((self.seed, epoch))
+        if self.order == "shuffled":
+            return random.integers(self.sequence_length) + self.sequence_length * random.permutation(self.windows)
+        visits = random.integers(self.windows) + coprime_stride(self.windows) * np.arange(self.windows)
+        return self.sequence_length * (visits % self.windows)
+
+
+def coprime_stride(windows: int) -> int:
+    """The first number from 0.618 · windows on that has no factor in common with `windows`."""
+    return next(stride for stride in range(max(1, int(GOLDEN * windows)), windows + 2) if math.gcd(stride, windows) == 1)

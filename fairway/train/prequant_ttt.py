@@ -1,8 +1,9 @@
 """Test-time training before quantisation: AdamW over a few epochs, gentler on the first blocks than on the last.
 
-The learning rate of block i is lr · (first_block + (1 − first_block) · i / (blocks − 1)), for every tensor of the block
-(in #1406's code the rates reached 0.08 % of the weights); whatever is in no block trains at lr. A cosine over all steps
-brings the rates down to `final_lr_fraction` of that.
+The first `freeze_blocks` blocks do not learn; block i of the others has the learning rate
+lr · (first_block + (1 − first_block) · i / (blocks − 1)), for every tensor of it (in #1406's code the rates reached
+0.08 % of the weights); whatever is in no block trains at lr. A cosine over all steps of all epochs brings the rates down
+to `final_lr_fraction` of that.
 """
 
 import math
@@ -10,22 +11,22 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fairway.lm.model import GPT
 from fairway.train.config import PrequantTtt
-from fairway.train.loop import cross_entropy
 
 
 def parameter_groups(model: GPT, config: PrequantTtt) -> list[dict]:
-    """One group a block, and one for the rest; `base_lr` is what the cosine scales."""
-    last = max(len(model.blocks) - 1, 1)
+    """One group a block that learns, and one for the rest; `base_lr` is what the cosine scales."""
+    learning = list(model.blocks)[config.freeze_blocks :]
+    last = max(len(learning) - 1, 1)
     groups = [
         {"params": list(block.parameters()), "base_lr": config.lr * (config.first_block + (1 - config.first_block) * i / last)}
-        for i, block in enumerate(model.blocks)
+        for i, block in enumerate(learning)
     ]
-    in_blocks = {id(parameter) for group in groups for parameter in group["params"]}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in in_blocks]
+    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("blocks.")]
     return [*groups, {"params": rest, "base_lr": config.lr}]
 
 
@@ -45,6 +46,7 @@ def adapt(
     """Train `model` in place on a stream of tokens, in order. Returns the mean loss of each epoch, in nats a token."""
     length = model.architecture.sequence_length
     device = next(model.parameters()).device
+    model.blocks[: config.freeze_blocks].requires_grad_(False)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=0.0, fused=True)
     epoch_batches = batches(tokens, length, config.sequences_per_step)
     total = config.epochs * len(epoch_batches)
@@ -59,7 +61,7 @@ def adapt(
             starts = range(first * length, last * length, length)
             windows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
             optimizer.zero_grad(set_to_none=True)
-            loss = cross_entropy(model, torch.from_numpy(windows).to(device), dtype)
+            loss = _loss(model, torch.from_numpy(windows).to(device), dtype)
             loss.backward()
             if config.gradient_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -68,3 +70,9 @@ def adapt(
             advance(1, losses[-1])
         epoch_losses.append(float(np.mean(losses)))
     return epoch_losses
+
+
+def _loss(model: GPT, windows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.autocast(windows.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        logits = model(windows[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())

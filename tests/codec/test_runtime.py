@@ -45,7 +45,7 @@ def weights_file(model: GPT) -> bytes:
 @pytest.fixture(scope="module")
 def unsealed(tiny, shaken) -> bytes:
     tokenizer = Tokenizer.from_bytes(BYTE_MODEL)
-    model = shaken(dataclasses.replace(tiny, layers=1, vocabulary_size=tokenizer.vocabulary_size, bos=tokenizer.bos))
+    model = shaken(dataclasses.replace(tiny, layers=2, vocabulary_size=tokenizer.vocabulary_size, bos=tokenizer.bos))
     members = {"tokenizer.model": BYTE_MODEL, "model.fwy": weights_file(model)}
     return packing.build(["fairway.codec.runtime", "fairway.codec.text"], members, ROOT)
 
@@ -165,7 +165,7 @@ def test_mistakes_are_answered_with_a_sentence_and_leave_no_file(folder, sealed,
 
 
 def test_damaged_weights_are_refused_before_anything_is_decoded(folder, tiny, shaken):
-    weights = bytearray(weights_file(shaken(dataclasses.replace(tiny, layers=1))))
+    weights = bytearray(weights_file(shaken(dataclasses.replace(tiny, layers=2))))
     weights[len(weights) // 2] ^= 1
     members = {"tokenizer.model": BYTE_MODEL, "model.fwy": bytes(weights)}
     (folder / "submission.pyz").write_bytes(packing.build(["fairway.errors"], members, ROOT))

@@ -27,7 +27,7 @@ ARTIFACT = bytes(range(32))
 @pytest.fixture(scope="module")
 def predictor(tiny, shaken):
     """A new predictor at each call, its weights untouched by the last one's test-time training."""
-    architecture = dataclasses.replace(tiny, layers=1, vocabulary_size=BYTES.vocabulary_size, bos=BYTES.bos)
+    architecture = dataclasses.replace(tiny, layers=2, vocabulary_size=BYTES.vocabulary_size, bos=BYTES.bos)
     state = shaken(architecture).state_dict()
 
     def fresh() -> Predictor:

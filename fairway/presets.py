@@ -1,0 +1,153 @@
+"""Overlays of params.yaml: a published system (a preset), the size of a machine (a scale).
+
+`python -m fairway.presets list` shows them; `python -m fairway.presets pr885 laptop` writes them into params.yaml, in
+that order, and keeps its comments and its layout. An overlay is a file in presets/ with only the sections and keys that
+it sets. Nothing is written unless the whole result is valid. A preset is told from a scale by its whole `model` section.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from fairway.errors import InputError
+from fairway.lm.config import Architecture, Model
+from fairway.params import parse, read_yaml
+from fairway.sections import SECTIONS, check
+
+FOLDER = Path(__file__).resolve().parents[1] / "presets"
+PARAMS = Path("params.yaml")
+
+
+def overlays() -> dict[str, Path]:
+    """The overlay files by name: presets, then scales; short names first, so that numbers are in order."""
+    paths = sorted(FOLDER.glob("*.yaml"), key=lambda path: (not is_preset(path), len(path.stem), path.stem))
+    return {path.stem: path for path in paths}
+
+
+def is_preset(path: Path) -> bool:
+    return {field.name for field in dataclasses.fields(Model)} <= set(read_yaml(path).get("model") or ())
+
+
+def find(name: str) -> Path:
+    """The overlay of that name. Raises InputError when there is none."""
+    known = overlays()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise InputError(f"there is no preset or scale '{name}'; the nearest is '{near}' of {', '.join(known)}")
+    return known[name]
+
+
+def description(path: Path) -> str:
+    """The first line of an overlay, a comment."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def merge(params: Path, chosen: list[Path]) -> list[str]:
+    """Write overlays into a params file, in order; returns a line a changed key.
+
+    Raises InputError, and leaves the file as it is, when an overlay or the result is not valid.
+    """
+    check(str(params))  # a mistake that was there before is no overlay's
+    yaml = round_trip()
+    content = read(yaml, params)
+    before = {section: dict(values) for section, values in content.items()}
+    for path in chosen:
+        overlay = read(yaml, path)
+        check_overlay(overlay, content, path)
+        for section, values in overlay.items():
+            content[section].update({key: value for key, value in values.items() if value != content[section][key]})
+    temporary = params.with_name(f".{params.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            yaml.dump(content, file)
+        check(str(temporary))
+        temporary.replace(params)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return [
+        f"{section}.{key}: {shown(before[section][key])} → {shown(value)}"
+        for section, values in content.items()
+        for key, value in values.items()
+        if value != before[section][key]
+    ]
+
+
+def round_trip() -> YAML:
+    """A reader and writer that brings params.yaml back byte for byte when nothing has changed."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # never break a line
+    return yaml
+
+
+def read(yaml: YAML, path: Path) -> CommentedMap:
+    try:
+        return yaml.load(path)
+    except MarkedYAMLError as error:  # a key that is there twice, which the loader of params lets pass
+        raise InputError(f"{path}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
+
+
+def check_overlay(overlay: CommentedMap, content: CommentedMap, path: Path) -> None:
+    """Raises InputError, naming the overlay's file, for a section or key that does not exist or a value that does not fit."""
+    source = f"presets/{path.name}"
+    for section, values in overlay.items():
+        if section not in SECTIONS:
+            raise InputError(f"{source}: unknown section '{section}'; valid sections are {', '.join(SECTIONS)}")
+        merged = dict(content[section]) | values if isinstance(values, dict) else values
+        parse(merged, section, SECTIONS[section], source)
+
+
+def shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def parameters(preset: Path) -> tuple[int, int]:
+    """Parameters of a preset at full size: of the network, and with the multi-token heads that only training has."""
+    import torch  # merging does not need it, and it takes seconds
+
+    from fairway.lm.model import GPT
+
+    sections = read_yaml(preset)
+    model = parse(sections["model"], "model", Model, str(preset))
+    sizes = (sections["tokenize"]["vocabulary_size"], 1, sections["train"]["sequence_length"])
+    with torch.device("meta"):
+        network = GPT(Architecture(*dataclasses.astuple(model), *sizes))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return count, count + sections["train"]["mtp_heads"] * sizes[0] * model.width
+
+
+def table() -> str:
+    """The overlays, one a line: presets with their parameters at full size, then scales."""
+    presets, scales = [], []
+    for name, path in overlays().items():
+        if not is_preset(path):
+            scales.append(f"{name:<10}{description(path)}")
+            continue
+        count, in_training = parameters(path)
+        heads = f" ({in_training:,} with its multi-token heads)" if in_training > count else ""
+        presets.append(f"{name:<10}{count:>10,}  {description(path)}{heads}")
+    return "\n".join(["preset    parameters", *presets, "", "scale", *scales])
+
+
+def main(names: list[str]) -> None:
+    if not names:
+        raise InputError(f"no preset or scale is named; expected 'list', or any of {', '.join(overlays())}")
+    if names == ["list"]:
+        print(table())
+        return
+    changes = merge(PARAMS, [find(name) for name in names])
+    print("\n".join(changes or [f"{PARAMS}: already so"]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")

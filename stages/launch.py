@@ -1,0 +1,63 @@
+"""One process a visible GPU, as torchrun would start them, for stages that can share their work among ranks.
+
+torchrun itself is for several nodes (`torchrun --nnodes 2 … -m stages.train`); for one node this is quieter: a user's
+mistake stays one sentence, Ctrl-C reaches every rank once, and when a rank fails the others are stopped.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import torch
+
+GRACE_SECONDS = 30  # for ranks to save after one of them has stopped
+
+
+def visible_ranks() -> int:
+    """NPROC where it is set, otherwise one rank a GPU, at least one."""
+    return int(os.environ.get("NPROC") or max(1, torch.cuda.device_count()))
+
+
+def launch(module: str, ranks: int) -> int:
+    """Run `python -m module` as ranks 0…ranks − 1 on this machine; the first exit status that is not 0, or 0."""
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks))),
+    }
+    command = [sys.executable, "-m", module]
+    processes = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
+    ]
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every rank itself
+    return _wait(processes)
+
+
+def _wait(processes: list[subprocess.Popen]) -> int:
+    """The first status that is not 0; ranks that outlive a failed one by the grace are terminated, then killed."""
+    failed_at = None
+    while any(process.poll() is None for process in processes):
+        time.sleep(0.05)
+        if failed_at is None and any(process.poll() for process in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+            for process in processes:
+                process.kill()
+    return next((process.returncode for process in processes if process.returncode), 0)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
