@@ -55,7 +55,16 @@ SCALE = {
     },
     "train": {"steps": 180, "tokens_per_step": 2048, "sequence_length": 128, "momentum_warmup_steps": 60, "compile": False},
 }
-QAT_ON = {"qat.start": 0.3}
+TOGETHER = {
+    "model.value_residual": True,
+    "model.gated_attention": True,
+    "model.value_embedding_layers": [-2, -1],
+    "model.bigram_buckets": 4096,
+    "model.tied_embeddings": False,
+    "model.leaky_slope": 0.9,
+    "model.rope_dims": 32,
+}
+FOUR_BITS = {"quant.bits": 4, "qat.bits": 4}
 # Name: what is set otherwise than in the default. Gated feed-forwards get two thirds of the width: equal parameters.
 VARIANTS: dict[str, dict] = {
     "default": {},
@@ -112,11 +121,22 @@ VARIANTS: dict[str, dict] = {
     "average: SWA": {"train.average": "swa", "train.swa_every": 10},
     "order: sequential": {"train.order": "sequential"},
     "order: coprime stride": {"train.order": "coprime"},
-    "grid: rounding from multiplier 0.15": {"qat.start": 0.15},
-    "grid: rounding from multiplier 0.3": {"qat.start": 0.3},
-    "grid: entropy penalty": {"qat.entropy_weight": 1e-3},
-    "grid: CROWN-Q": {"qat.crown_weight": 1e-1},
-    "grid: magnitude pruning 15 %": {"qat.prune_fraction": 0.15},
+    "6 bits: rounding from multiplier 0.3": {"qat.start": 0.3},
+    "6 bits: entropy penalty": {"qat.entropy_weight": 3e-4},
+    "6 bits: CROWN-Q": {"qat.crown_weight": 300.0},
+    "6 bits: magnitude pruning 15 %": {"qat.prune_fraction": 0.15},
+    "4 bits": FOUR_BITS,
+    "4 bits: rounding from multiplier 0.15": FOUR_BITS | {"qat.start": 0.15},
+    "4 bits: rounding from multiplier 0.5": FOUR_BITS | {"qat.start": 0.5},
+    "4 bits: entropy penalty": FOUR_BITS | {"qat.entropy_weight": 3e-4},
+    "4 bits: CROWN-Q": FOUR_BITS | {"qat.crown_weight": 300.0},
+    "together": TOGETHER,
+    "together, no U-Net skips": TOGETHER | {"model.unet_skips": "none"},
+    "together, no U-Net skips, no depth scale": TOGETHER | {"model.unet_skips": "none", "model.depth_scale": False},
+    "together, gated U-Net skips": TOGETHER | {"model.unet_skips": "gated"},
+    "together, feed-forward of twice the width": TOGETHER | {"model.mlp_multiple": 2.0},
+    "together, BigramHash as it was": TOGETHER | {"model.bigram_buckets": 1024},
+    "together, tied head": TOGETHER | {"model.tied_embeddings": True},
 }
 
 
@@ -255,7 +275,8 @@ def main() -> None:
         print(json.dumps(train(arguments.one[0], int(arguments.one[1])), ensure_ascii=False))
         return
     path = RESULTS / "ablation.jsonl"
-    work(path, [(name, seed) for name in ["default", *arguments.only] for seed in SEEDS[:2]], arguments.workers)
+    names = dict.fromkeys(["default", *arguments.only])
+    work(path, [(name, seed) for name in names for seed in SEEDS[:2]], arguments.workers)
     third = ["default", *unclear(table(finished(path)))]
     work(path, [(name, SEEDS[2]) for name in third], arguments.workers)
     rows = table(finished(path))

@@ -246,7 +246,7 @@ def time_to(target: float, curve: Iterable[tuple[float, float]]) -> float:
 
 
 def breakdown(ours: Ours) -> pd.Series:
-    """Median milliseconds of each part of our step, over more steps after the race; the loop is watched, not copied."""
+    """Median milliseconds of the parts of our step, over more steps after the race; the loop is watched, not copied."""
     rows: list[Counter] = []
 
     def watched(name: str, function: Callable) -> Callable:
@@ -268,8 +268,9 @@ def breakdown(ours: Ours) -> pd.Series:
         for _ in range(BREAKDOWN_STEPS):
             rows.append(Counter())
             ours.step()
-    seconds = pd.DataFrame(rows).fillna(0.0)
-    seconds["clipping, schedules"] = 2 * seconds["step"] - seconds.sum(axis=1)
+    seconds = pd.DataFrame(rows)
+    whole = seconds.pop("step")
+    seconds["clipping, schedules"] = whole - seconds.sum(axis=1)
     return 1000 * seconds.median()
 
 
@@ -288,7 +289,7 @@ def report(ours: Ours, peer: Peer, short: Ours) -> None:
         f"{'as good' if reached else 'not as good'} as the plain one's end"
     )
     milliseconds = breakdown(ours)
-    step = milliseconds.pop("step")
+    step = milliseconds.sum()
     print(f"\n| part of our step | ms of {step:.1f} | share |\n|---|---:|---:|")
     for name, value in milliseconds.items():
         print(f"| {name} | {value:.2f} | {value / step:.1%} |")

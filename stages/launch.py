@@ -22,7 +22,7 @@ def visible_ranks() -> int:
 
 
 def launch(module: str, ranks: int) -> int:
-    """Run `python -m module` as ranks 0…ranks − 1 on this machine; the first exit status that is not 0, or 0."""
+    """Run `python -m module` as ranks 0…ranks − 1 on this machine; the exit status of the first to fail, or 0."""
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -45,16 +45,18 @@ def launch(module: str, ranks: int) -> int:
 
 
 def _wait(processes: list[subprocess.Popen]) -> int:
-    """The first status that is not 0; ranks that outlive a failed one by the grace are terminated, then killed."""
-    failed_at = None
-    while any(process.poll() is None for process in processes):
-        time.sleep(0.05)
-        if failed_at is None and any(process.poll() for process in processes):
-            failed_at = time.monotonic()
-        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+    """The status of the first rank to fail, or 0; ranks that outlive it by the grace are killed."""
+    status, failed_at = 0, 0.0
+    while True:
+        statuses = [process.poll() for process in processes]
+        if not status and any(statuses):
+            status, failed_at = next(filter(None, statuses)), time.monotonic()
+        if None not in statuses:
+            return status
+        if status and time.monotonic() - failed_at > GRACE_SECONDS:
             for process in processes:
                 process.kill()
-    return next((process.returncode for process in processes if process.returncode), 0)
+        time.sleep(0.05)
 
 
 def free_port() -> int:

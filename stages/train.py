@@ -51,6 +51,7 @@ CURVE_POINTS = 200
 
 def main() -> None:
     if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
+        load(PARAMS, "train", Train).passes(visible_ranks())  # refuses ranks that cannot share a step before they start
         sys.exit(launch("stages.train", visible_ranks()))
     ranks = Ranks.join()
     try:
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
-    config.passes(ranks.size)  # refuses ranks that cannot share a step
+    config.passes(ranks.size)  # of torchrun
     tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
     data = {"vocabulary_size": tokenizer.vocabulary_size, "bos": tokenizer.bos, "sequence_length": config.sequence_length}
     architecture = Architecture(**dataclasses.asdict(model_params), **data)

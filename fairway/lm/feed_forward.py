@@ -65,7 +65,7 @@ class Router(nn.Module):
 
         The factor is 0 at the threshold, so that a score rounded to its other side changes nothing.
         """
-        score_BT = F.rms_norm(x_BTD.float(), x_BTD.shape[-1:]) @ self.direction_D
+        score_BT = (F.rms_norm(x_BTD.float(), x_BTD.shape[-1:]) * self.direction_D).sum(-1)  # autocast would round a product
         above_BT = score_BT > self.threshold
         if losses is not None:
             excess_BT = score_BT.detach() - self.threshold

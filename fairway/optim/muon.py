@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 Coefficients = tuple[tuple[float, float, float], ...]  # of X ← aX + (bA + cA²)X, A = XXᵀ; one triple an iteration
 
-# Newton–Schulz's (Jordan et al. 2024) leave singular values within 0.7 to 1.2; those of Polar Express (Amsel et al. 2025,
-# rounded as in #1787) change from step to step and leave them closer to 1.
+# Newton–Schulz (Jordan et al. 2024) brings singular values to 0.68–1.20 of a matrix whose largest is 100 times its smallest;
+# Polar Express (Amsel et al. 2025, rounded), whose polynomial changes from step to step, to 0.86–1.14.
 COEFFICIENTS: dict[str, Coefficients] = {
     "newton_schulz": ((3.4445, -4.7750, 2.0315),) * 5,
     "polar_express": (
@@ -31,19 +31,20 @@ COEFFICIENTS: dict[str, Coefficients] = {
 }
 
 
+STACK = 3 << 20  # elements of a stack on one rank, about: larger ones leave the cache between the passes over them
+
+
 def orthogonalise(
     update_NRC: Tensor, dtype: torch.dtype = torch.bfloat16, coefficients: Coefficients = COEFFICIENTS["newton_schulz"]
 ) -> Tensor:
     """Push the singular values of each matrix (N, R, C) towards 1 by quintic iterations in `dtype`, which the result has."""
-    if update_NRC.shape[-2] > update_NRC.shape[-1]:
-        return orthogonalise(update_NRC.mT, dtype, coefficients).mT
+    wide = update_NRC.shape[-2] <= update_NRC.shape[-1]  # the Gram matrix is that of the shorter side
     norm_N11 = torch.linalg.vector_norm(update_NRC, dim=(-2, -1), keepdim=True, dtype=torch.float32) + 1e-7
-    x = torch.empty(update_NRC.shape, dtype=dtype, device=update_NRC.device)
-    torch.div(update_NRC, norm_N11 * margin(coefficients), out=x)
+    x = update_NRC.to(dtype) / (norm_N11 * margin(coefficients)).to(dtype)
     for a, b, c in coefficients:
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        gram = x @ x.mT if wide else x.mT @ x
+        polynomial = (gram @ gram).mul_(c).add_(gram, alpha=b)  # baddbmm sums more slowly on CPU
+        x = (polynomial @ x if wide else x @ polynomial).add_(x, alpha=a)
     return x
 
 
@@ -104,7 +105,7 @@ class Stack:
             self.content = update_nRC
             return
         self.content = update_nRC.new_empty(ranks * len(update_nRC), *update_nRC.shape[1:])
-        self.work = dist.all_gather_single(self.content, update_nRC.contiguous(), async_op=True)
+        self.work = dist.all_gather_single(self.content, update_nRC, async_op=True)
 
     def apply(self) -> None:
         """Decay the weights and take the step, √max(1, rows/columns) times the learning rate."""
@@ -119,11 +120,16 @@ def world_size() -> int:
 
 
 def stacks(groups: list[dict]) -> Iterator[Stack]:
+    """Matrices of one group and shape, in as many stacks as it takes for a rank's share to stay near the processor."""
     for group in groups:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:
             by_shape[parameter.shape].append(parameter)
-        yield from (Stack(parameters, group) for parameters in by_shape.values())
+        for parameters in by_shape.values():
+            share = -(-len(parameters) // world_size())
+            parts = -(-share * parameters[0].numel() // STACK)
+            size = -(-share // parts) * world_size()
+            yield from (Stack(parameters[start : start + size], group) for start in range(0, len(parameters), size))
 
 
 class Muon(torch.optim.Optimizer):

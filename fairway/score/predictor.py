@@ -46,9 +46,11 @@ class Predictor:
         self._fed = False
 
     def _feed(self) -> None:
-        if self.training is not None and len(self.recent) == self.chunk + 1:
+        if self.training is None:
+            del self.recent[:-1]
+        elif len(self.recent) == self.chunk + 1:
             self.training.learn(np.array(self.recent))
-            self.recent = self.recent[-1:]
+            del self.recent[:-1]
         log_probabilities = self.stream.feed(torch.tensor(self.recent[-1:]))[0]
         self._entropy = float(entropy(log_probabilities))
         probabilities = log_probabilities.double().exp().numpy()

@@ -33,10 +33,11 @@ class WindowLoader:
     ):
         self.tokens, self.sequence_length, self.sequences, self.seed = tokens, sequence_length, sequences, seed
         self.order = order
-        self.windows = (len(tokens) - 1) // sequence_length - (order == "shuffled")  # one less: room for the offset
+        spare = order == "shuffled"  # a window less: room for the offset
+        self.windows = (len(tokens) - 1) // sequence_length - spare
         if self.windows < 1:
             raise InputError(
-                f"the train split has {len(tokens):,} tokens and needs at least {2 * sequence_length + 1:,} "
+                f"the train split has {len(tokens):,} tokens and needs at least {(1 + spare) * sequence_length + 1:,} "
                 "for one window; add documents or lower train.sequence_length"
             )
         self._epoch, self._starts = -1, np.empty(0, dtype=np.int64)

@@ -6,6 +6,7 @@ larger of steps over `train.steps` and seconds over `train.wall_clock_seconds`: 
 down. With several ranks each owns a part of every step's sequences and of Muon's matrices.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Run:
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)  # of the loss curve
     recent: list[float] = field(default_factory=list)  # losses since its last point
+    distilled_steps: int = 0
 
     @classmethod
     def start(cls, model: GPT, train: Train, qat: Qat, dtype: torch.dtype) -> "Run":
@@ -74,16 +76,24 @@ class Run:
         return Phase(done >= self.train.recurrence_start, distilled)
 
     def phases(self) -> list[Phase]:
-        """Every phase from here to the end, in order: what has to be compiled."""
-        rest = [self.done, *(step / self.train.steps for step in range(self.step, self.train.steps))]
-        return list(dict.fromkeys(self.phase_at(done) for done in rest if done >= self.done))
+        """Every phase from here to the end, in order: what has to be compiled.
+
+        Late starters stay on, so these are all that can be met, also where the clock is ahead of the steps: the present
+        one, those around the start of the recurrence, and the last one.
+        """
+        start = self.train.recurrence_start
+        ahead = [done for done in (math.nextafter(start, 0), start, math.nextafter(1, 0)) if done > self.done]
+        return list(dict.fromkeys(self.phase_at(done) for done in (self.done, *ahead)))
 
     def exported(self) -> dict[str, Tensor]:
         """The weights that leave training: the average of the params' choice, pruned as far as they ask."""
         model = self.objective.model
         state = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        if self.average is not None:
+        if isinstance(self.average, WeightAverage):
             state = {name: tensor.clone() for name, tensor in self.average.shadow.items()}
+        elif self.average is not None:  # the last step is a snapshot too, wherever the clock has put it
+            fraction = 1 / (self.average.snapshots + 1)
+            state = {name: torch.lerp(tensor, state[name].float(), fraction) for name, tensor in self.average.shadow.items()}
         if self.qat.prune_fraction:
             prune_([state[name.removeprefix("model.")] for name in self.objective.roles], self.qat.prune_fraction)
         return state
@@ -101,7 +111,7 @@ class Run:
         return {name: part for name, part in found.items() if part is not None}
 
     def state_dict(self) -> dict:
-        counters = {name: getattr(self, name) for name in ("step", "seconds", "history", "recent")}
+        counters = {name: getattr(self, name) for name in ("step", "seconds", "history", "recent", "distilled_steps")}
         return {name: part.state_dict() for name, part in self.parts().items()} | {"counters": counters}
 
     def load_state_dict(self, state: dict) -> None:
@@ -122,6 +132,8 @@ def train_step(run: Run, windows: Tensor, loss_of: Callable[[Phase], Loss], rank
     Returns the cross-entropy in nats a token over all ranks; raises InputError if the loss of any is not finite.
     """
     schedule(run)
+    if snapshot_due(run):
+        run.average.update(run.objective.model)
     refresh_teacher(run)
     run.objective.zero_grad(set_to_none=True)
     entropy = backward(run, windows, loss_of(run.phase_at(run.done)), ranks)
@@ -131,14 +143,15 @@ def train_step(run: Run, windows: Tensor, loss_of: Callable[[Phase], Loss], rank
     run.step += 1
     if run.qat.prune_fraction and run.step % run.qat.prune_every == 0:
         prune_(run.objective.grid_parameters().values(), prune_target(run.done, run.qat))
-    if run.average is not None and (run.train.average == "ema" or snapshot_due(run)):
+    if run.train.average == "ema":
         run.average.update(run.objective.model)
     return entropy
 
 
 def snapshot_due(run: Run) -> bool:
-    """SWA: every `swa_every` steps late in the warm-down (#549 collects these and never uses them), and the last step."""
-    return run.done == 1 or (run.multiplier <= run.train.swa_start and run.step % run.train.swa_every == 0)
+    """SWA: every `swa_every` steps late in the warm-down (#549 collects these and never uses them)."""
+    due = run.step > 0 and run.step % run.train.swa_every == 0
+    return run.train.average == "swa" and due and run.multiplier <= run.train.swa_start
 
 
 def schedule(run: Run) -> None:
@@ -154,21 +167,24 @@ def schedule(run: Run) -> None:
 @torch.no_grad()
 def refresh_teacher(run: Run) -> None:
     """The averaged weights into the teacher, when distillation begins and every `train.distill_every` steps of it."""
-    if run.phase_at(run.done).distilled and run.step % run.train.distill_every == 0:
-        run.teacher.load_state_dict(run.average.shadow)
+    if run.phase_at(run.done).distilled:
+        if run.distilled_steps % run.train.distill_every == 0:
+            run.teacher.load_state_dict(run.average.shadow)
+        run.distilled_steps += 1
 
 
 def backward(run: Run, windows: Tensor, loss: Loss, ranks: Ranks) -> float:
     """Gradients of this rank's mean loss; the mean cross-entropy of all ranks. Raises InputError if one is not finite."""
     passes = run.train.passes(ranks.size)
     total = entropy = 0.0
-    rounding = below(run.multiplier, run.qat.start)
+    rounding = run.objective.roles and below(run.multiplier, run.qat.start)
     with on_grid(run.objective.grid_parameters(), run.objective.roles, run.qat) if rounding else nullcontext():
         for part in windows.chunk(passes):
             part_loss, part_entropy = loss(part)
             (part_loss / passes).backward()
             total, entropy = total + part_loss.detach() / passes, entropy + part_entropy / passes
-    if (run.qat.entropy_weight or run.qat.crown_weight) and below(run.multiplier, run.qat.penalty_start):
+    penalised = run.objective.roles and (run.qat.entropy_weight or run.qat.crown_weight)
+    if penalised and below(run.multiplier, run.qat.penalty_start):
         penalty = run.objective.penalty()
         penalty.backward()
         total = total + penalty.detach()

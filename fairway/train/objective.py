@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._inductor.exc import InductorError
 
 from fairway.lm.model import GPT
 from fairway.train.config import Qat, Train
@@ -80,6 +79,8 @@ class Objective(nn.Module):
 
         def loss(windows: Tensor) -> tuple[Tensor, Tensor]:
             self.model.recurrent = phase.recurrent
+            if teacher is not None:
+                teacher.recurrent = phase.recurrent
             with torch.autocast(windows.device.type, dtype=dtype, enabled=dtype != torch.float32):
                 return self(windows, teacher if phase.distilled else None)
 
@@ -102,6 +103,8 @@ def compiled(loss: Loss, example: Tensor) -> Loss:
 
     Without a working C++ compiler torch cannot compile for the CPU: then the function as it is.
     """
+    from torch._inductor.exc import InductorError  # here, because it takes as long to import as all of torch
+
     fast = torch.compile(loss)
     try:
         fast(example)[0].backward()

@@ -30,7 +30,7 @@ def grid_of(role: str, qat: Qat) -> tuple[int, float]:
 
 
 def differentiable_step(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Steps (R, 1) of `grids.row_scales` before they are rounded to fp16, with a gradient; 0 for a row of zeros."""
+    """Steps (R, 1) of `grids.row_scales` before they are rounded to fp16, with a gradient: none for a row of zeros."""
     deviation_R1 = torch.linalg.vector_norm(weight_RC, dim=1, keepdim=True) / weight_RC.shape[1] ** 0.5
     return (clip / largest_integer(bits) * deviation_R1).clamp(min=SMALLEST_STEP)
 
@@ -69,7 +69,8 @@ def on_grid(parameters: dict[str, nn.Parameter], roles: dict[str, str], qat: Qat
 def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """Squared distance to the nearest integer, in steps: Σ over all rows of its mean over columns (#885's "entropy").
 
-    Rounding has no gradient, the step has one. Spread evenly the weights have 1/12 a row.
+    Rounding has no gradient, the step has one. Spread evenly the weights have 1/12 a row. After 300 steps of the laptop's
+    network (6 and 8 bits) a weight of 1e-4 gives 7 % of the cross-entropy's gradient norm; 1 to 30 % are 1.4e-5 to 4e-4.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):
@@ -81,7 +82,8 @@ def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Q
 def crown_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """CROWN-Q: Σ over all rows of mean(w²) · step² / 12, the variance of rounding where w² stands for the curvature.
 
-    The sum over rows is #690's form; #1185 took the mean over all weights, too little to move a last bit.
+    The sum over rows is #690's form; #1185 took the mean over all weights, too little to move a last bit. Where the entropy
+    penalty's figures come from, 10 gives 6 %, and 1 to 30 % are 1.6 to 50; it grows with the cube of the weights.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):

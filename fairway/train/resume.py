@@ -43,6 +43,9 @@ def load(folder: Path, run: Run, ranks: Ranks) -> bool:
     if not all(has for (has,) in ranks.gather(float(step in steps))):
         return False
     run.load_state_dict(torch.load(_path(folder, step, ranks), map_location=ranks.device, weights_only=True))
+    for later in steps:  # of this rank alone: the next crash must not find them
+        if later > step:
+            _path(folder, later, ranks).unlink()
     return True
 
 

@@ -92,7 +92,7 @@ def test_it_compresses_and_decompresses_alone(folder, sealed):
     rest = subprocess.run([sys.executable, "-I", "-c", ALL_COMMANDS], **run).stdout.splitlines()
     assert (folder / "back").read_bytes() == TEXT
     assert rest[0] == f"submission {hashlib.sha256(sealed).hexdigest()}"
-    assert rest[1].startswith("network: 1 layers of width 32, ") and rest[1].endswith(" parameters, vocabulary 260")
+    assert rest[1].startswith("network: 2 layers of width 32, ") and rest[1].endswith(" parameters, vocabulary 260")
     assert rest[2].startswith("eval: method streaming, context 16,") and rest[4].startswith(
         "ngram: mixture linear, max_order 4"
     )

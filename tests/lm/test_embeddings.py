@@ -5,15 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from fairway.lm.embeddings import EmbeddingStream, PreviousToken
+from fairway.lm.embeddings import EmbeddingStream, PreviousToken, ValueEmbedding
+from fairway.lm.model import GPT
 
 BOS = 1
 
 
-@pytest.fixture
-def stream(tiny):
+@pytest.fixture(params=["xor", "linear"])
+def stream(request, tiny):
     torch.manual_seed(0)
-    stream = EmbeddingStream(tiny)
+    stream = EmbeddingStream(dataclasses.replace(tiny, bigram_hash=request.param))
     with torch.no_grad():
         stream.smear_gate.normal_()
     return stream.eval()
@@ -24,21 +25,23 @@ def embed(stream, *tokens: int) -> torch.Tensor:
     return stream(torch.tensor([tokens]), None)[0].detach()
 
 
-def test_the_previous_token_reaches_the_next_one_only(stream):
-    one, other = embed(stream, 5, 7, 9), embed(stream, 6, 7, 9)
+def test_a_token_reaches_the_next_one_and_its_pair_one_more(stream):
+    """The pair of the first two tokens is part of what smears into the third. 5 and 8 have buckets of their own."""
+    one, other = embed(stream, 5, 7, 9, 2), embed(stream, 8, 7, 9, 2)
     assert (one[1] - other[1]).abs().max() > 0.1
-    assert torch.equal(one[2], other[2])
+    assert (one[2] - other[2]).abs().max() > 0.01
+    assert torch.equal(one[3], other[3])
 
 
 def test_nothing_passes_a_document_start_in_a_window(stream):
-    one, other = embed(stream, 5, BOS, 7), embed(stream, 6, BOS, 7)
+    one, other = embed(stream, 5, BOS, 7), embed(stream, 8, BOS, 7)
     assert torch.equal(one[1:], other[1:])
-    assert torch.equal(one[1], embed(stream, BOS)[0])
+    torch.testing.assert_close(one[1], embed(stream, BOS)[0], atol=1e-6, rtol=1e-6)
 
 
 def test_nothing_passes_a_document_start_between_blocks(stream):
     after = []
-    for before in (5, 6):
+    for before in (5, 8):
         previous = PreviousToken()
         stream(torch.tensor([[before]]), previous)
         after.append(stream(torch.tensor([[BOS, 7]]), previous)[0])
@@ -67,10 +70,47 @@ def test_a_stream_in_blocks_equals_one_window(stream):
     torch.testing.assert_close(torch.cat(pieces), embed(stream, *tokens), atol=1e-6, rtol=1e-6)
 
 
-def test_pairs_are_hashed_as_published(stream, tiny):
-    """Bucket of (7, then 9): (36313·9 XOR 27191·7) mod 31; the last of the 32 buckets belongs to the start."""
-    table = stream.bigram.table
-    seen = []
-    table.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    embed(stream, 7, 9, BOS)
-    assert seen[0].tolist() == [[31, (36313 * 9 ^ 27191 * 7) % 31, 31]]
+def buckets(tiny, form: str, *tokens: int) -> list[int]:
+    """Which rows of the table of pairs are looked up."""
+    stream, seen = EmbeddingStream(dataclasses.replace(tiny, bigram_hash=form)), []
+    stream.bigram.table.register_forward_hook(lambda module, inputs, output: seen.extend(inputs[0][0].tolist()))
+    embed(stream, *tokens)
+    return seen
+
+
+def test_pairs_are_hashed_as_published(tiny):
+    """Of 32 buckets. XOR: (7, then 9) goes to (36313·9 XOR 27191·7) mod 31, starts have the last one (#549).
+
+    Linear: 1009·previous + current, where the token before a start counts as 0 (#861).
+    """
+    assert buckets(tiny, "xor", 7, 9, BOS) == [31, (36313 * 9 ^ 27191 * 7) % 31, 31]
+    assert buckets(tiny, "linear", 7, 9, BOS, 9) == [7, (1009 * 7 + 9) % 32, BOS, (1009 * BOS + 9) % 32]
+
+
+def test_only_the_published_form_of_each_hash_has_a_scale(tiny):
+    scaled = [
+        EmbeddingStream(dataclasses.replace(tiny, bigram_hash=form)).bigram.scale is not None for form in ("xor", "linear")
+    ]
+    assert scaled == [True, False]
+
+
+@pytest.mark.parametrize(("form", "zero", "small"), [("xor", "table", "projection"), ("linear", "projection", "table")])
+def test_pairs_start_at_zero_as_published(tiny, form, zero, small):
+    """Table zero and projection orthogonal (#549), or table N(0, 0.01²) and projection zero (#861)."""
+    model = GPT(dataclasses.replace(tiny, bigram_hash=form))
+    model.initialise(0)
+    weights = {name: getattr(model.stream.bigram, name).weight for name in ("table", "projection")}
+    assert not weights[zero].any()
+    if form == "linear":
+        assert weights[small].std().item() == pytest.approx(0.01, rel=0.1)
+    else:
+        torch.testing.assert_close(weights[small].mT @ weights[small], torch.eye(16), atol=1e-5, rtol=0)
+
+
+def test_value_embedding_is_a_projected_row_of_its_table(tiny):
+    torch.manual_seed(0)
+    embedding = ValueEmbedding(tiny)
+    expected = 0.1 * embedding.projection.weight @ embedding.table.weight[7]
+    added = embedding(torch.tensor([[3, 7]]))
+    assert added.shape == (1, 2, tiny.kv_width)
+    torch.testing.assert_close(added[0, 1], expected)

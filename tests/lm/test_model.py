@@ -1,153 +1,97 @@
-"""The whole network against a plain re-implementation of its specification, one position at a time in float64.
+"""The whole network against its specification, one position at a time in float64 (specification.py).
 
-The oracle is written from the published description of #549, #885 and #1185 with loops
-and lists, without the network's code; streaming, windows and contexts shorter than the text are all held to it.
+Every option is held to it: in windows, in streams of any blocks, with contexts shorter than the text; and in none does
+a token change what comes before it. What each option does beside that is in test_options.py.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
+import specification
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.lm.model import GPT, StreamState, linear_names
 
-HANDED_OVER = {1: {}, 2: {1: 0}, 3: {1: 0}, 4: {2: 1, 3: 0}, 11: {5: 4, 6: 3, 7: 2, 8: 1, 9: 0}}  # to layer: from layer
-
-
-def rms_norm(x):
-    return x / np.sqrt(np.mean(x * x) + np.finfo(np.float32).eps)
-
-
-def turned(x, position, a):
-    """Rotary embedding of one head's vector, pair by pair."""
-    half, y = a.rope_dims // 2, x.copy()
-    for i in range(half):
-        angle = position * a.rope_base ** (-2 * i / a.rope_dims)
-        y[i] = x[i] * math.cos(angle) + x[i + half] * math.sin(angle)
-        y[i + half] = x[i + half] * math.cos(angle) - x[i] * math.sin(angle)
-    return y
-
-
-def embedded(w, a, tokens):
-    """x0 of every position."""
-    rows = []
-    for t, token in enumerate(tokens):
-        row = w["stream.embedding.weight"][token]
-        start = t == 0 or token == a.bos
-        if a.bigram_buckets:
-            last = a.bigram_buckets - 1
-            bucket = last if start else (36313 * token ^ 27191 * tokens[t - 1]) % last
-            wide = w["stream.bigram.projection.weight"] @ w["stream.bigram.table.weight"][bucket]
-            row = row + wide * w["stream.bigram.scale"]
-        rows.append(rms_norm(row))
-    if not a.smear_gate:
-        return rows
-    gate = 1 / (1 + np.exp(-w["stream.smear_gate"]))
-    starts = [t == 0 or token == a.bos for t, token in enumerate(tokens)]
-    return [rows[t] if starts[t] else (1 - gate) * rows[t] + gate * rows[t - 1] for t in range(len(tokens))]
-
-
-def attended(w, a, layer, normed, context):
-    """Attention output of every position: queries, keys, values head by head."""
-    name, N, per_group = f"blocks.{layer}.attention.", a.width // a.heads, a.heads // a.kv_heads
-    q = [(w[name + "query.weight"] @ x).reshape(a.heads, N) for x in normed]
-    k = [(w[name + "key.weight"] @ x).reshape(a.kv_heads, N) for x in normed]
-    v = [(w[name + "value.weight"] @ x).reshape(a.kv_heads, N) for x in normed]
-    outputs = []
-    for t in range(len(normed)):
-        mixed = []
-        for head in range(a.heads):
-            group = head // per_group
-            query = turned(rms_norm(q[t][head]), t, a) * w[name + "query_gain"][head]
-            seen = range(max(0, t - context + 1), t + 1)
-            scores = np.array([query @ turned(rms_norm(k[s][group]), s, a) / math.sqrt(N) for s in seen])
-            weights = np.exp(scores - scores.max())
-            y = sum(weight * v[s][group] for weight, s in zip(weights / weights.sum(), seen, strict=True))
-            if layer >= a.layers - a.xsa_layers:
-                own = v[t][group] / np.linalg.norm(v[t][group])
-                y = y - (y @ own) * own
-            mixed.append(y)
-        outputs.append(w[name + "output.weight"] @ np.concatenate(mixed))
-    return outputs
-
-
-def oracle(model, tokens, context=10**9):
-    """Logits (T, V) of the specification, in float64."""
-    a, w = model.architecture, {name: tensor.detach().double().numpy() for name, tensor in model.named_parameters()}
-    x0 = embedded(w, a, tokens)
-    x, outputs = x0, []
-    handed_over = HANDED_OVER[a.layers] if a.unet_skips else {}
-    for layer in range(a.layers):
-        name = f"blocks.{layer}."
-        if layer in handed_over:
-            weight = w["skip_weights"][sorted(handed_over).index(layer)]
-            x = [here + weight * there for here, there in zip(x, outputs[handed_over[layer]], strict=True)]
-        keep, again = w[name + "residual_mix"]
-        x = [keep * here + again * start for here, start in zip(x, x0, strict=True)]
-        depth = 1 / math.sqrt(layer + 1)
-        y = attended(w, a, layer, [rms_norm(here) * depth for here in x], context)
-        x = [here + w[name + "attention_scale"] * there for here, there in zip(x, y, strict=True)]
-        up = [w[name + "feed_forward.up.weight"] @ (rms_norm(here) * depth) for here in x]
-        squared = [np.where(wide > 0, wide, a.leaky_slope * wide) ** 2 for wide in up]
-        down = [w[name + "feed_forward.down.weight"] @ wide for wide in squared]
-        x = [here + w[name + "feed_forward_scale"] * there for here, there in zip(x, down, strict=True)]
-        outputs.append(x)
-    z = np.stack([w["stream.embedding.weight"] @ rms_norm(here) for here in x])
-    return a.logit_softcap * np.tanh(z / a.logit_softcap)
-
-
 TOKENS = [5, 40, 40, 1, 7, 9, 63, 0, 1, 1, 12, 5]
+SINGLE = {"layers": 1, "value_embedding_layers": [0], "recurrence_layers": [0]}
+OTHER = {  # most of what the tiny network is not
+    "kv_heads": 4,
+    "activation": "swiglu",
+    "gated_attention": False,
+    "value_embedding_layers": [1],
+    "unet_skips": "plain",
+    "recurrence": "append",
+    "recurrence_layers": [-2, -1],
+    "recurrence_passes": 3,
+    "mod_layers": [0, -1],
+    "bigram_hash": "linear",
+    "tied_embeddings": False,
+}
 CHANGES = [
     {},
-    {"layers": 1},
+    OTHER,
+    SINGLE,
+    SINGLE | {"recurrence": "none"},
     {"layers": 4},
-    {"layers": 11, "width": 16, "heads": 2, "xsa_layers": 4},
+    {"layers": 11, "width": 16, "heads": 2, "xsa_layers": 4, "recurrence_layers": [4, 5]},
     {"width": 48},
     {"heads": 2},
     {"kv_heads": 4},
     {"kv_heads": 1},
     {"mlp_multiple": 1.5},
+    {"activation": "leaky_relu2"},
+    {"activation": "swiglu"},
+    {"activation": "square_glu"},
     {"leaky_slope": 0.0},
     {"rope_dims": 8},
     {"rope_dims": 0},
     {"rope_base": 10000.0},
+    {"rope_base_length": 0},
+    {"rope_base_length": 4},
+    {"sequence_length": 64},
     {"qk_gain": 3.0},
     {"xsa_layers": 0},
     {"xsa_layers": 3},
-    {"unet_skips": False},
+    {"gated_attention": False},
+    {"value_residual": False},
+    {"value_embedding_layers": []},
+    {"value_embedding_layers": [1], "value_embedding_width": 5},
+    {"unet_skips": "none"},
+    {"unet_skips": "plain"},
+    {"residual_mix": False},
+    {"depth_scale": False},
+    {"recurrence": "none"},
+    {"recurrence": "append"},
+    {"recurrence": "append", "unet_skips": "plain", "recurrence_layers": [0, 1], "recurrence_passes": 3},
+    {"recurrence_layers": [-3, -2, -1]},
+    {"recurrence_passes": 3},
+    {"mod_layers": [1]},
+    {"mod_layers": [0, 1, 2], "activation": "square_glu"},
+    {"bigram_hash": "linear"},
     {"bigram_buckets": 0},
     {"bigram_buckets": 7},
     {"bigram_width": 8},
     {"smear_gate": False},
+    {"tied_embeddings": False},
     {"logit_softcap": 3.0},
     {"bos": 40},
 ]
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_network_equals_its_specification_and_every_param_counts(tiny, shaken, changes):
-    model = shaken(dataclasses.replace(tiny, **changes))
-    logits = model(torch.tensor([TOKENS]))[0].detach().numpy()
-    assert logits.dtype == np.float32
-    np.testing.assert_allclose(logits, oracle(model, TOKENS), atol=2e-4, rtol=1e-4)
-    if changes:
-        unchanged = shaken(tiny)(torch.tensor([TOKENS]))[0].detach().numpy()
-        assert np.abs(logits - unchanged).max() > 1e-2
+@pytest.fixture(params=CHANGES, ids=str)
+def model(request, tiny, shaken) -> GPT:
+    return shaken(dataclasses.replace(tiny, **request.param))
 
 
-def test_rows_of_a_batch_do_not_meet(tiny, shaken):
-    model = shaken(tiny)
-    rows = torch.tensor([TOKENS, TOKENS[::-1]])
-    together = model(rows)
-    for row in range(2):
-        torch.testing.assert_close(together[row], model(rows[row : row + 1])[0], atol=1e-5, rtol=1e-5)
+def window(model: GPT, tokens: list[int]) -> torch.Tensor:
+    """Logits (T, V)."""
+    return model(torch.tensor([tokens]))[0].detach()
 
 
-def stream(model, tokens, context, lengths) -> torch.Tensor:
+def stream(model: GPT, tokens: list[int], context: int, lengths: list[int]) -> torch.Tensor:
     """Logits (T, V) of tokens fed in blocks of the given lengths."""
     state, pieces, at = StreamState.start(context), [], 0
     for length in lengths:
@@ -157,35 +101,75 @@ def stream(model, tokens, context, lengths) -> torch.Tensor:
     return torch.cat(pieces).detach()
 
 
-partitions = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+def assert_near(found: torch.Tensor, expected: np.ndarray) -> None:
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4, rtol=0)
 
 
-@given(partitions, st.integers(0, 3), st.randoms(use_true_random=False))
-def test_a_stream_within_its_context_equals_one_window(tiny, shaken, lengths, spare, random):
-    model = shaken(tiny)
-    tokens = [random.randrange(64) for _ in range(sum(lengths))]
-    streamed = stream(model, tokens, max(2, len(tokens) + spare), lengths)
-    torch.testing.assert_close(streamed, model(torch.tensor([tokens]))[0].detach(), atol=1e-4, rtol=1e-4)
+def test_a_window_equals_the_specification(model):
+    assert_near(window(model, TOKENS), specification.logits(model, TOKENS))
 
 
-@pytest.mark.parametrize("context", [2, 3, 5, 11])
-@pytest.mark.parametrize("lengths", [[12], [1] * 12, [4, 1, 7], [6, 6]], ids=str)
-def test_a_stream_beyond_its_context_equals_a_band_in_every_layer(tiny, shaken, context, lengths):
-    model = shaken(tiny)
-    expected = oracle(model, TOKENS, context)
-    np.testing.assert_allclose(stream(model, TOKENS, context, lengths).numpy(), expected, atol=2e-4, rtol=1e-4)
-    assert np.abs(expected - oracle(model, TOKENS)).max() > 1e-2
+def test_a_stream_beyond_its_context_equals_a_band_in_every_layer(model):
+    expected = specification.logits(model, TOKENS, context=5)
+    for lengths in ([12], [1] * 12, [4, 1, 7], [6, 6]):
+        assert_near(stream(model, TOKENS, 5, lengths), expected)
+    assert np.abs(expected - specification.logits(model, TOKENS)).max() > 1e-2
+
+
+@pytest.mark.parametrize("recurrence", [{}, {"recurrence": "append"}, {"unet_skips": "plain", "recurrence_passes": 3}], ids=str)
+def test_before_the_recurrence_is_switched_on_layers_run_once(tiny, shaken, recurrence):
+    model = shaken(dataclasses.replace(tiny, **recurrence))
+    again = window(model, TOKENS)
+    model.recurrent = False
+    once = specification.logits(model, TOKENS)
+    assert_near(window(model, TOKENS), once)
+    assert_near(stream(model, TOKENS, 99, [4, 1, 7]), once)
+    assert np.abs(again.numpy() - once).max() > 1e-2
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_token_changes_no_logit_before_its_own(model, training):
+    model.train(training)
+    logits = window(model, TOKENS)
+    for changed in (0, 3, 6, 11):
+        other = [*TOKENS]
+        other[changed] = 33
+        difference = (logits - window(model, other)).abs().amax(dim=1)
+        assert not difference[:changed].gt(1e-6).any()
+        assert difference[changed] > 1e-2
 
 
 @pytest.mark.parametrize("changed", range(len(TOKENS)))
-def test_a_token_changes_no_logit_before_its_own(tiny, shaken, changed):
+def test_in_a_stream_a_token_changes_no_logit_before_its_own(tiny, shaken, changed):
     model = shaken(tiny)
     other = [*TOKENS]
     other[changed] = 33
-    for logits in (lambda tokens: model(torch.tensor([tokens]))[0], lambda tokens: stream(model, tokens, 5, [5, 7])):
-        difference = (logits(TOKENS) - logits(other)).abs().amax(dim=1)
-        assert difference[:changed].max().item() < 1e-6 if changed else True
-        assert difference[changed] > 1e-2
+    difference = (stream(model, TOKENS, 5, [5, 7]) - stream(model, other, 5, [5, 7])).abs().amax(dim=1)
+    assert not difference[:changed].gt(1e-6).any()
+    assert difference[changed] > 1e-2
+
+
+@pytest.mark.parametrize("different", [{}, OTHER], ids=["tiny", "other"])
+def test_rows_of_a_batch_do_not_meet(tiny, shaken, different):
+    model = shaken(dataclasses.replace(tiny, **different))
+    for training in (False, True):
+        together = model.train(training)(torch.tensor([TOKENS, TOKENS[::-1]])).detach()
+        torch.testing.assert_close(together[0], window(model, TOKENS), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together[1], window(model, TOKENS[::-1]), atol=1e-5, rtol=1e-5)
+
+
+partitions = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("different", [{}, OTHER], ids=["tiny", "other"])
+@settings(max_examples=15)
+@given(partitions, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_a_stream_within_its_context_equals_one_window(tiny, shaken, different, lengths, spare, random):
+    model = shaken(dataclasses.replace(tiny, **different))
+    tokens = [random.randrange(64) for _ in range(sum(lengths))]
+    streamed = stream(model, tokens, max(2, len(tokens) + spare), lengths)
+    torch.testing.assert_close(streamed, window(model, tokens), atol=1e-4, rtol=1e-4)
 
 
 def test_initialise_is_decided_by_its_seed(tiny):
@@ -197,29 +181,33 @@ def test_initialise_is_decided_by_its_seed(tiny):
     assert states[0] == states[1] != states[2]
 
 
-def test_at_initialisation_every_block_is_the_identity(tiny):
-    """What leaves the network is x0 (doubled by a skip, which the final norm undoes); pairs add nothing yet."""
-    model = GPT(tiny)
+@pytest.mark.parametrize("different", [{}, OTHER], ids=["tiny", "other"])
+def test_at_initialisation_every_block_is_the_identity(tiny, different):
+    """What leaves the network is x0, a multiple of it with plain skips, which the final norm undoes; pairs add nothing yet."""
+    model = GPT(dataclasses.replace(tiny, **different))
     model.initialise(0)
     tokens = torch.tensor([TOKENS])
     x0 = model.stream(tokens, None)
     torch.testing.assert_close(model.hidden(tokens), torch.nn.functional.rms_norm(x0, (32,)), atol=1e-5, rtol=1e-5)
-    assert not model.stream.bigram.table.weight.any()
+    model.stream.bigram = None
+    assert torch.equal(model.stream(tokens, None), x0)
 
 
-def test_at_initialisation_matrices_are_orthogonal_and_the_embedding_small(tiny):
-    model = GPT(tiny)
+def test_at_initialisation_matrices_are_orthogonal_and_tables_small(tiny):
+    model = GPT(dataclasses.replace(tiny, activation="swiglu"))
     model.initialise(0)
     for weight in (model.blocks[0].attention.query.weight, model.blocks[2].attention.key.weight):
         torch.testing.assert_close(weight @ weight.mT, torch.eye(len(weight)), atol=1e-5, rtol=0)
-    up = model.blocks[1].feed_forward.up.weight
-    torch.testing.assert_close(up.mT @ up, torch.eye(32), atol=1e-5, rtol=0)
+    for wide in (model.blocks[1].feed_forward.up.weight, model.blocks[1].feed_forward.gate.weight):
+        torch.testing.assert_close(wide.mT @ wide, torch.eye(32), atol=1e-5, rtol=0)
     assert 0.0045 < model.stream.embedding.weight.std() < 0.0055
+    assert 0.009 < model.value_embedding.table.weight.std() < 0.011
     assert torch.equal(model.blocks[0].attention.query_gain, torch.full((4,), 1.5))
 
 
 def test_linear_names_are_the_weights_of_linear_layers_in_order(tiny):
-    names = linear_names(GPT(dataclasses.replace(tiny, layers=1, xsa_layers=0)))
+    names = linear_names(GPT(dataclasses.replace(tiny, **SINGLE, activation="square_glu", tied_embeddings=False)))
     attention = [f"blocks.0.attention.{name}.weight" for name in ("query", "key", "value", "output")]
-    feed_forward = ["blocks.0.feed_forward.up.weight", "blocks.0.feed_forward.down.weight"]
-    assert names == ["stream.bigram.projection.weight", *attention, *feed_forward]
+    feed_forward = [f"blocks.0.feed_forward.{name}.weight" for name in ("up", "down", "gate")]
+    projections = ["stream.bigram.projection.weight", "value_embedding.projection.weight"]
+    assert names == [*projections, *attention, *feed_forward, "unembedding.weight"]

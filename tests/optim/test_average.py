@@ -1,12 +1,18 @@
-"""The moving average against its formula."""
+"""The moving average against its formula, the average of snapshots against numpy."""
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from fairway.optim.average import WeightAverage
+from fairway.optim.average import SnapshotAverage, WeightAverage
+
+KINDS = pytest.mark.parametrize(
+    "start", [lambda model: WeightAverage(model, 0.9), SnapshotAverage], ids=["moving", "snapshots"]
+)
 
 
-def walk(average: WeightAverage, model: nn.Module, values: list[float]) -> None:
+def walk(average: WeightAverage | SnapshotAverage, model: nn.Module, values: list[float]) -> None:
     for value in values:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -28,24 +34,46 @@ def test_average_follows_its_formula():
         torch.testing.assert_close(shadow, torch.full_like(shadow, expected))
 
 
-def test_average_is_float32_of_any_weights_and_no_view_of_them():
+def test_snapshots_are_averaged_as_numpy_does():
+    model, generator = nn.Linear(4, 3), torch.Generator().manual_seed(0)
+    average, seen = SnapshotAverage(model), []
+    for _ in range(7):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(3, 4, generator=generator))
+        average.update(model)
+        seen.append(model.weight.detach().numpy().astype(np.float64).copy())
+        np.testing.assert_allclose(average.shadow["weight"].numpy(), np.mean(seen, axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_snapshot_replaces_the_initial_weights():
+    model = nn.Linear(2, 1)
+    average = SnapshotAverage(model)
+    assert torch.equal(average.shadow["weight"], model.weight)
+    walk(average, model, [3.0])
+    assert torch.equal(average.shadow["weight"], torch.full((1, 2), 3.0))
+
+
+@KINDS
+def test_average_is_float32_of_any_weights_and_no_view_of_them(start):
     model = nn.Linear(2, 1).to(torch.bfloat16)
-    average = WeightAverage(model, 0.9)
+    average = start(model)
+    walk(average, model, [1.5])
     assert average.shadow["weight"].dtype == torch.float32
     full = nn.Linear(2, 1)
-    before = WeightAverage(full, 0.9)
+    before = start(full)
     kept = full.weight.detach().clone()
     nn.init.constant_(full.weight, 9.0)
     assert torch.equal(before.shadow["weight"], kept)
 
 
-def test_average_goes_on_after_saving():
+@KINDS
+def test_average_goes_on_after_saving(start):
     model = nn.Linear(2, 1)
-    straight, values = WeightAverage(model, 0.9), [1.0, 2.0, 3.0, 4.0]
-    resumed = WeightAverage(model, 0.9)
+    straight, values = start(model), [1.0, 2.0, 3.0, 4.0]
+    resumed = start(model)
     walk(straight, model, values)
     walk(resumed, model, values[:2])
-    other = WeightAverage(nn.Linear(2, 1), 0.9)
+    other = start(nn.Linear(2, 1))
     other.load_state_dict(resumed.state_dict())
     walk(other, model, values[2:])
     for name, shadow in straight.shadow.items():

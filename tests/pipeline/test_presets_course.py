@@ -51,7 +51,7 @@ ttt:
   chunk_tokens: 64
   sequences_per_step: 2
 certify:
-  tokens: 200
+  tokens: 150  # two updates
 """
 
 

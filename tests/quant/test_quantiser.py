@@ -46,6 +46,23 @@ def test_roles():
     assert role_of("a.weight", torch.zeros(64, 65)) == "matrix"
 
 
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("stream.embedding.weight", "embedding"),
+        ("stream.bigram.table.weight", "embedding"),
+        ("value_embedding.table.weight", "embedding"),
+        ("value_embedding.projection.weight", "matrix"),
+        ("stream.bigram.projection.weight", "matrix"),
+        ("blocks.0.feed_forward.gate.weight", "matrix"),
+        ("blocks.0.attention.gate_HD", "small"),
+    ],
+)
+def test_the_end_of_a_name_decides_its_role(name, role):
+    """A table inside something called an embedding is looked up; the projection beside it multiplies."""
+    assert role_of(name, torch.zeros(100, 64)) == role
+
+
 def test_each_matrix_gets_its_grid_and_its_method():
     weights, hessians = state(), {"blocks.0.up.weight": hessian()}
     matrices, small, report = quantise_state(weights, hessians, PARAMS)

@@ -1,10 +1,13 @@
 """The train stage survives: stopped or killed at any step, it goes on where it was and ends in the same bytes.
 
-Most runs are `main` in this process with a signal raised at a chosen step; two are the script itself, stopped from outside.
+Most runs are `main` in this process with a signal raised at a chosen step; some are the script itself, on one rank or
+two, stopped from outside.
 """
 
 import contextlib
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,15 +24,19 @@ from fairway.lm.config import Architecture
 from fairway.params import read_yaml
 from fairway.text.shards import ShardWriter
 from fairway.text.tokenizer import BYTE_MODEL
-from fairway.train.config import Train
+from fairway.train import objective
+from fairway.train.config import Qat, Train
+from fairway.train.ranks import Ranks
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 120
 MODEL = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "mlp_multiple": 1.0, "rope_dims": 4, "xsa_layers": 1}
-MODEL |= {"bigram_buckets": 8, "bigram_width": 4}
-TRAIN = {"seed": 7, "steps": STEPS, "wall_clock_seconds": 1e9, "tokens_per_step": 32, "sequence_length": 16}
-TRAIN |= {"precision": "fp32", "compile": False, "checkpoint_seconds": 0.01, "momentum_warmup_steps": 5}
+MODEL |= {"bigram_buckets": 8, "bigram_width": 4, "recurrence": "none", "recurrence_layers": [0]}
+MODEL |= {"value_embedding_layers": [], "mod_layers": []}
+TRAIN = {"seed": 7, "steps": STEPS, "wall_clock_seconds": 1e9, "tokens_per_step": 32, "tokens_per_pass": 32}
+TRAIN |= {"sequence_length": 16, "precision": "fp32", "compile": False, "checkpoint_seconds": 0.01, "momentum_warmup_steps": 5}
+TRAIN |= {"muon_lr": 0.02, "embedding_lr": 0.02, "scalar_lr": 0.02, "average": "ema", "mtp_heads": 1}
 CHECKPOINT, CURVE = Path("artifacts/train/checkpoint.safetensors"), Path("reports/train/loss.tsv")
 
 
@@ -78,8 +85,22 @@ def stopped_at(folder: Path, step: int, monkeypatch) -> None:
         train.main()
 
 
-def saved_runs(folder: Path) -> list[Path]:
-    return sorted((folder / ".ckpt/train").glob("*.pt"))
+def saved_steps(folder: Path, ranks: int = 1) -> list[int]:
+    """The steps that all ranks have saved, in order."""
+    saved = [
+        {int(path.name.split(".")[0].removeprefix("step")) for path in folder.glob(f".ckpt/train/*/*.rank{rank}of{ranks}.pt")}
+        for rank in range(ranks)
+    ]
+    return sorted(set.intersection(*saved))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_rank_without_gpu():
+    """What runs in this process runs as the script does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NPROC", "1")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +109,20 @@ def reference(tmp_path_factory) -> tuple[bytes, bytes]:
     return finished(workplace(tmp_path_factory.mktemp("reference")))
 
 
-def start(folder: Path, **files) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(folder: Path, ranks: int = 1, **files) -> subprocess.Popen:
+    """The script on some ranks, without a GPU."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "NPROC": str(ranks),
+    }
     return subprocess.Popen([sys.executable, "-m", "stages.train"], cwd=folder, env=environment, text=True, **files)
 
 
-def once_it_has_saved(process: subprocess.Popen, folder: Path, number: int) -> None:
-    while not saved_runs(folder):
+def once_it_has_saved(process: subprocess.Popen, folder: Path, number: int, step: int = 1, ranks: int = 1) -> None:
+    """Send a signal when a step, or a later one, is there on all ranks."""
+    while max(saved_steps(folder, ranks), default=0) < step:
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(number)
@@ -125,14 +153,51 @@ def test_the_script_stopped_by_sigterm_goes_on_where_it_was(reference, tmp_path,
 
 
 def test_the_script_killed_goes_on_from_its_last_save(reference, tmp_path, capsys):
-    folder = workplace(tmp_path)
+    folder, step = workplace(tmp_path), random.Random(0).randrange(2, STEPS // 2)
     with start(folder) as process:
-        once_it_has_saved(process, folder, signal.SIGKILL)
+        once_it_has_saved(process, folder, signal.SIGKILL, step)
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "artifacts/train").exists()
+    saved = max(saved_steps(folder))
+    assert step <= saved < STEPS
     assert finished(folder) == reference
-    assert "train: continues at step " in capsys.readouterr().out
+    assert f"train: continues at step {saved}\n" in capsys.readouterr().out
     assert not (folder / ".ckpt/train").exists()
+
+
+def test_two_ranks_stopped_by_sigterm_go_on_where_they_were(tmp_path_factory):
+    """Two runs of the script on two ranks at once, one of them stopped: both end in the same bytes."""
+    straight, stopped = (workplace(tmp_path_factory.mktemp(name), steps=60) for name in ("straight", "stopped"))
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(straight, 2, **outputs) as undisturbed, start(stopped, 2, **outputs) as process:
+        once_it_has_saved(process, stopped, signal.SIGTERM, ranks=2)
+        out, err = process.communicate()
+        assert (process.returncode, err) == (130, "interrupted\n")
+        assert not (stopped / "artifacts/train").exists()
+        step = max(saved_steps(stopped, 2))
+        assert 1 <= step < 60 and f"train: saved at step {step}; `dvc repro` continues from here\n" in out
+        with start(stopped, 2, **outputs) as again:
+            out, err = again.communicate()
+        assert (again.returncode, err) == (0, "") and out.count(f"train: continues at step {step}\n") == 1
+        assert undisturbed.communicate()[1] == "" and undisturbed.returncode == 0
+    assert results(stopped) == results(straight)
+    metrics = json.loads((stopped / "reports/train/metrics.json").read_text())
+    assert metrics == json.loads((straight / "reports/train/metrics.json").read_text())
+    assert metrics["world_size"] == 2 and metrics["train_tokens"] == 32 * 60
+    assert not (stopped / ".ckpt/train").exists()
+
+
+def test_ranks_that_cannot_share_a_step_get_a_sentence(tmp_path, monkeypatch):
+    folder = workplace(tmp_path)
+    sentence = "train.tokens_per_step 32 is 2 sequences of 16, which 3 ranks cannot share equally"
+    with start(folder, 3, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.communicate() == ("", f"error: {sentence}\n")
+    assert process.returncode == 1 and not (folder / "reports").exists()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(train.Ranks, "join", lambda: Ranks(0, 3))  # as torchrun starts it
+    monkeypatch.setattr(train.Ranks, "leave", lambda self: None)
+    with pytest.raises(InputError, match=sentence):
+        train.main()
 
 
 def test_stopped_at_any_step_the_run_ends_in_the_same_bytes(tmp_path_factory, monkeypatch, capsys):
@@ -146,7 +211,7 @@ def test_stopped_at_any_step_the_run_ends_in_the_same_bytes(tmp_path_factory, mo
         for step in stops:
             stopped_at(folder, step, monkeypatch)
             assert capsys.readouterr().out.endswith(f"train: saved at step {step}; `dvc repro` continues from here\n")
-            assert len(saved_runs(folder)) == 1 and not (folder / CHECKPOINT).exists()
+            assert saved_steps(folder) == [step] and not (folder / CHECKPOINT).exists()
         assert finished(folder) == straight
         assert f"train: continues at step {stops[-1]}\n" in capsys.readouterr().out
         assert not (folder / ".ckpt/train").exists()
@@ -170,11 +235,13 @@ def test_the_key_of_a_run_holds_its_params_its_data_and_its_code(tmp_path, monke
     def key(**changes) -> str:
         config = {name: changes.get(name, value) for name, value in params["train"].items()}
         model = {name: changes.get(name, value) for name, value in params["model"].items()}
-        return train.run_key(Architecture(**model, vocabulary_size=260, bos=1, sequence_length=16), Train(**config))
+        qat = {name: changes.get(name, value) for name, value in params["qat"].items()}
+        architecture = Architecture(**model, vocabulary_size=260, bos=1, sequence_length=16)
+        return train.run_key(architecture, Train(**config), Qat(**qat))
 
-    keys = [key(), key(seed=8), key(width=32)]
+    keys = [key(), key(seed=8), key(width=32), key(prune_fraction=0.5)]
     assert key() == keys[0]
-    for room in ("lm", "optim", "train"):
+    for room in ("lm", "optim", "quant", "train"):
         Path("fairway", room).mkdir(parents=True)
         Path("fairway", room, "a.py").write_text("1")
         keys.append(key())
@@ -183,25 +250,25 @@ def test_the_key_of_a_run_holds_its_params_its_data_and_its_code(tmp_path, monke
     shard = Path("artifacts/tokenize/train/train_000001.bin")
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
     keys.append(key())
-    assert len(set(keys)) == len(keys) == 8
+    assert len(set(keys)) == len(keys) == 10
 
 
 def test_a_loss_that_is_not_finite_gets_a_sentence_and_keeps_the_last_save(tmp_path, monkeypatch, capsys):
     folder = workplace(tmp_path, steps=8, checkpoint_seconds=1e-9)
-    real, calls = train.cross_entropy, []
+    real, calls = objective.Objective.forward, []
 
-    def poisoned(*arguments):
+    def poisoned(self, *arguments):
         calls.append(1)
-        return real(*arguments) * (torch.nan if len(calls) == 6 else 1)
+        return tuple(part * (torch.nan if len(calls) == 6 else 1) for part in real(self, *arguments))
 
     with monkeypatch.context() as patch, contextlib.chdir(folder), pytest.raises(InputError) as error:
-        patch.setattr(train, "cross_entropy", poisoned)
+        patch.setattr(objective.Objective, "forward", poisoned)
         train.main()
     assert str(error.value) == (
         "the training loss is nan at step 5; the last good checkpoint is kept: "
         "lower train.muon_lr, train.embedding_lr or train.scalar_lr"
     )
-    assert len(saved_runs(folder)) == 1 and not (folder / "artifacts/train").exists()
+    assert saved_steps(folder) == [5] and not (folder / "artifacts/train").exists()
     finished(folder)
     assert "train: continues at step 5\n" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fairway.train.config import PrequantTtt
-from fairway.train.loop import cross_entropy
+from fairway.train.objective import cross_entropy
 from fairway.train.prequant_ttt import adapt, batches, parameter_groups
 
 CONFIG = PrequantTtt(
@@ -17,6 +17,7 @@ CONFIG = PrequantTtt(
     epochs=2,
     lr=1e-3,
     first_block=0.3,
+    freeze_blocks=0,
     final_lr_fraction=0.1,
     sequences_per_step=2,
     max_tokens=1000,
@@ -25,26 +26,32 @@ CONFIG = PrequantTtt(
 TOKENS = np.random.default_rng(0).integers(2, 64, 16 * 5 + 8, dtype=np.uint16)  # five windows and a rest
 
 
-def rate(name: str) -> float:
+def rate(name: str, freeze_blocks: int = 0) -> float:
     """What a tensor of the three-layer network should train at."""
-    return {"blocks.0": 0.3e-3, "blocks.1": 0.65e-3, "blocks.2": 1e-3}.get(name[:8], 1e-3)
+    rates = [[0.3e-3, 0.65e-3, 1e-3], [0.0, 0.3e-3, 1e-3], [0.0, 0.0, 0.3e-3], [0.0, 0.0, 0.0]][freeze_blocks]
+    return rates[int(name[7])] if name.startswith("blocks.") else 1e-3
 
 
-def test_every_tensor_moves_at_the_rate_of_its_block(tiny, shaken):
+@pytest.mark.parametrize("freeze_blocks", range(4))
+def test_every_tensor_moves_at_the_rate_of_its_block_and_frozen_blocks_stay(tiny, shaken, freeze_blocks):
     """AdamW's first step is lr·sign(gradient), so the largest change of each tensor is its learning rate."""
     model = shaken(tiny)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    one_step = dataclasses.replace(CONFIG, epochs=1, sequences_per_step=5)
+    one_step = dataclasses.replace(CONFIG, epochs=1, sequences_per_step=5, freeze_blocks=freeze_blocks)
     adapt(model, TOKENS, one_step, torch.float32)
     for name, parameter in model.named_parameters():
-        assert (parameter - before[name]).abs().max().item() == pytest.approx(rate(name), rel=1e-2), name
+        expected = pytest.approx(rate(name, freeze_blocks), rel=1e-2)
+        assert (parameter - before[name]).abs().max().item() == expected, name
 
 
 def test_groups_hold_every_parameter_once(tiny, shaken):
     model = shaken(tiny)
     inside = [id(parameter) for group in parameter_groups(model, CONFIG) for parameter in group["params"]]
     assert sorted(inside) == sorted(id(parameter) for parameter in model.parameters())
-    single = shaken(dataclasses.replace(tiny, layers=1))
+    frozen = {id(parameter) for parameter in model.blocks[0].parameters()}
+    groups = parameter_groups(model, dataclasses.replace(CONFIG, freeze_blocks=1))
+    assert {id(parameter) for group in groups for parameter in group["params"]} == set(inside) - frozen
+    single = shaken(dataclasses.replace(tiny, layers=1, value_embedding_layers=[0], recurrence_layers=[0]))
     assert [group["base_lr"] for group in parameter_groups(single, CONFIG)] == pytest.approx([0.3e-3, 1e-3])
 
 
@@ -72,7 +79,8 @@ def test_adapting_equals_a_plain_loop_of_adamw(tiny, shaken):
         windows = [TOKENS[16 * window : 16 * window + 17] for window in range(first, min(first + 2, 5))]
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * (0.55 + 0.45 * math.cos(math.pi * step / 6))
-        loss = cross_entropy(peer, torch.from_numpy(np.stack(windows).astype(np.int64)), torch.float32)
+        batch = torch.from_numpy(np.stack(windows).astype(np.int64))
+        loss = cross_entropy(peer(batch[:, :-1]), batch[:, 1:])
         gradients = torch.autograd.grad(loss, list(peer.parameters()))
         norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         for parameter, gradient in zip(peer.parameters(), gradients, strict=True):

@@ -1,0 +1,87 @@
+"""The launcher: an environment a rank, the status of the first to fail, nobody left behind."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from stages import launch
+
+TOLD = """
+import os, pathlib
+names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+pathlib.Path("rank" + os.environ["RANK"]).write_text(" ".join(os.environ[name] for name in names))
+"""
+STOPPED = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
+pathlib.Path("rank" + os.environ["RANK"]).touch()
+time.sleep(60)
+"""
+FAILING = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    sys.exit(3)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    """program, number of ranks → what launching it returns; the handlers of signals are put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(program: str, count: int) -> int:
+        (tmp_path / "program.py").write_text(program)
+        return launch.launch("program", count)
+
+    yield run
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
+@pytest.mark.parametrize(("set_threads", "threads"), [(None, "4"), ("1", "1")])
+def test_each_rank_is_told_its_place(ranks, tmp_path, monkeypatch, set_threads, threads):
+    """Threads are shared out, at least one a rank, unless they are set."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    if set_threads is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_threads)
+    assert ranks(TOLD, 2) == 0
+    told = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(2)]
+    port = told[0][5]
+    assert told == [[str(rank), str(rank), "2", "2", "127.0.0.1", port, threads] for rank in range(2)] and int(port) > 1023
+
+
+def test_ranks_that_outlive_a_failed_one_are_ended_after_the_grace(ranks, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    start = time.monotonic()
+    assert ranks(FAILING, 3) == 3
+    assert time.monotonic() - start < 50
+
+
+def test_sigterm_reaches_every_rank(ranks, tmp_path):
+    def once_all_are_there() -> None:
+        while len(list(tmp_path.glob("rank?"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    messenger = threading.Thread(target=once_all_are_there)
+    messenger.start()
+    assert ranks(STOPPED, 2) == 130
+    messenger.join()
+
+
+@pytest.mark.parametrize(("nproc", "gpus", "expected"), [(None, 0, 1), (None, 8, 8), ("2", 8, 2), ("", 4, 4)])
+def test_one_rank_a_gpu_unless_told_otherwise(monkeypatch, nproc, gpus, expected):
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: gpus)
+    if nproc is None:
+        monkeypatch.delenv("NPROC", raising=False)
+    else:
+        monkeypatch.setenv("NPROC", nproc)
+    assert launch.visible_ranks() == expected
