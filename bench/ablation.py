@@ -64,7 +64,7 @@ TOGETHER = {
     "model.leaky_slope": 0.9,
     "model.rope_dims": 32,
 }
-FOUR_BITS = {"quant.bits": 4, "qat.bits": 4}
+FOUR_BITS = {"quant.bits": 4, "quant.clip": 5.0, "qat.bits": 4, "qat.clip": 5.0}
 # Name: what is set otherwise than in the default. Gated feed-forwards get two thirds of the width: equal parameters.
 VARIANTS: dict[str, dict] = {
     "default": {},

@@ -101,7 +101,14 @@ def _allowed(cls: type, problem: dict) -> str:
     choices = getattr(field.type, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return "one of " + ", ".join(choices)
-    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(field.type, str(field.type))
+    kind = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list[int]: "a list of whole numbers",
+        list[str]: "a list of texts",
+    }[field.type]
     words = {
         "ge": "at least",
         "gt": "above",

@@ -26,9 +26,19 @@ class Oven:
     light: bool
     name: str
     shelves: list[str] = bounded(min_length=1)  # noqa: RUF009 - as the rooms write it
+    minutes: list[int]
 
 
-GOOD = {"degrees": 180.0, "trays": 2, "door_width": 60, "mode": "fan", "light": True, "name": "big", "shelves": ["a"]}
+GOOD = {
+    "degrees": 180.0,
+    "trays": 2,
+    "door_width": 60,
+    "mode": "fan",
+    "light": True,
+    "name": "big",
+    "shelves": ["a"],
+    "minutes": [5, 0],
+}
 
 
 def sentence(values: object, cls: type = Oven, section: str = "oven") -> str:
@@ -73,8 +83,10 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one():
         ("light", "on", "is 'on'; expected true or false"),
         ("light", 1, "is 1; expected true or false"),
         ("name", 3, "is 3; expected text"),
-        ("shelves", [], "is []; expected list[str] of length at least 1"),
-        ("shelves", "a", "is 'a'; expected list[str] of length at least 1"),
+        ("shelves", [], "is []; expected a list of texts of length at least 1"),
+        ("shelves", "a", "is 'a'; expected a list of texts of length at least 1"),
+        ("minutes", 5, "is 5; expected a list of whole numbers"),
+        ("minutes", "[5]", "is '[5]'; expected a list of whole numbers"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(key, value, expected):
@@ -82,7 +94,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(key, value, expected):
 
 
 def test_a_wrong_value_in_a_list_is_named_with_its_place():
-    assert sentence(GOOD | {"shelves": ["a", 2]}).startswith("params.yaml: 'oven.shelves.1' is 2; expected")
+    assert sentence(GOOD | {"shelves": ["a", 2]}).startswith("params.yaml: 'oven.shelves.1' is 2; expected a list of texts")
+    assert sentence(GOOD | {"minutes": [5, 0.5]}) == "params.yaml: 'oven.minutes.1' is 0.5; expected a list of whole numbers"
 
 
 def test_a_missing_key_is_named_with_what_is_allowed():
@@ -197,9 +210,9 @@ def test_sizes_of_the_network_that_do_not_fit_together(changes, message):
 
 
 def test_sizes_at_the_edge_fit():
-    model = section(Model, "model", width=256, heads=4, kv_heads=4, rope_dims=64, layers=5, xsa_layers=5, bigram_buckets=0)
+    model = section(Model, "model", width=256, heads=4, kv_heads=4, mlp_multiple=3.0, layers=6, xsa_layers=6, bigram_buckets=0)
     assert (model.head_width, model.mlp_width) == (64, 768)
-    assert section(Model, "model", width=250, heads=5, kv_heads=1, mlp_multiple=2.5).mlp_width == 625
+    assert section(Model, "model", width=250, heads=5, kv_heads=1, rope_dims=16, mlp_multiple=2.5).mlp_width == 625
 
 
 def test_a_step_is_a_whole_number_of_sequences():

@@ -58,9 +58,10 @@ class Model:
             raise InputError(f"model.xsa_layers {self.xsa_layers} exceeds model.layers {self.layers}")
         if self.bigram_buckets == 1:
             raise InputError("model.bigram_buckets is 1; expected 0 (off) or at least 2, one of them for the start")
-        for name in ("value_embedding_layers", "recurrence_layers", "mod_layers"):
+        for name in ("value_embedding_layers", "mod_layers"):
             self._check_layers(name)
         if self.recurrence != "none":
+            self._check_layers("recurrence_layers")
             again = self.at(self.recurrence_layers)
             if not again or again != list(range(again[0], again[0] + len(again))):
                 raise InputError(

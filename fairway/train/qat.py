@@ -39,8 +39,8 @@ def straight_through(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
     """The weights that rounding to nearest exports, to the bit; the gradient is that of the weights as they are."""
     with torch.no_grad():
         scales_R = row_scales(weight_RC, bits, clip)
-        rounded_RC = dequantise(quantise(weight_RC, scales_R, bits), scales_R)
-    return rounded_RC + (weight_RC - weight_RC.detach())  # a zero with a gradient: w + (ŵ − w) would be off by a last bit
+        shift_RC = dequantise(quantise(weight_RC, scales_R, bits), scales_R) - weight_RC
+    return weight_RC + shift_RC  # loses no bit: steps have 11 bits, so up to 2^13 steps away the difference is exact
 
 
 def rounded(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
-"""The model section: lists of layers and their refusals, the order of passes, the base of the rotary angles."""
+"""What `model` refuses, sentence by sentence."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -10,62 +11,73 @@ from fairway.errors import InputError
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"width": 34}, "model.width 34 is not divisible by model.heads 4"),
+        ({"kv_heads": 3}, "model.heads 4 is not divisible by model.kv_heads 3"),
+        ({"kv_heads": 8}, "model.heads 4 is not divisible by model.kv_heads 8"),
+        ({"rope_dims": 10}, "model.rope_dims 10 exceeds the width of a head, 8"),
         (
-            {"rope_dims": 2},
+            {"rope_dims": 2, "rope_base_length": 8},
             "model.rope_dims is 2; expected at least 4 where model.rope_base_length scales the base, or 0",
         ),
-        ({"mod_layers": [0, 1, 2, -1]}, "model.mod_layers has 4 layers, more than model.layers 3"),
-        ({"value_embedding_layers": [3]}, "model.value_embedding_layers names layer 3; a stack of 3 has layers 0 to 2"),
-        ({"recurrence_layers": [-4]}, "model.recurrence_layers names layer -4; a stack of 3 has layers 0 to 2"),
-        ({"mod_layers": [2, -1]}, "model.mod_layers is [2, -1]; expected each layer once"),
+        ({"xsa_layers": 4}, "model.xsa_layers 4 exceeds model.layers 3"),
+        ({"bigram_buckets": 1}, "model.bigram_buckets is 1; expected 0 (off) or at least 2, one of them for the start"),
         (
-            {"recurrence_layers": []},
-            "model.recurrence_layers is []; expected at least one layer, consecutive, for model.recurrence insert",
+            {"value_embedding_layers": [0, 1, 2, 2]},
+            "model.value_embedding_layers has 4 layers, more than model.layers 3",
+        ),
+        ({"value_embedding_layers": [2, -1]}, "model.value_embedding_layers is [2, -1]; expected each layer once"),
+        ({"mod_layers": [1, 1]}, "model.mod_layers is [1, 1]; expected each layer once"),
+        ({"mod_layers": [3]}, "model.mod_layers names layer 3; a stack of 3 has layers 0 to 2"),
+        ({"mod_layers": [-4]}, "model.mod_layers names layer -4; a stack of 3 has layers 0 to 2"),
+        (
+            {"recurrence": "append", "recurrence_layers": [1, 3]},
+            "model.recurrence_layers names layer 3; a stack of 3 has layers 0 to 2",
+        ),
+        ({"recurrence_layers": [1, -2]}, "model.recurrence_layers is [1, -2]; expected each layer once"),
+        (
+            {"recurrence": "insert", "recurrence_layers": [0, 2]},
+            "model.recurrence_layers is [0, 2]; expected at least one layer, consecutive, for model.recurrence insert",
         ),
         (
-            {"recurrence": "append", "recurrence_layers": [0, -1]},
-            "model.recurrence_layers is [0, -1]; expected at least one layer, consecutive, for model.recurrence append",
+            {"recurrence": "append", "recurrence_layers": [2, 1]},
+            "model.recurrence_layers is [2, 1]; expected at least one layer, consecutive, for model.recurrence append",
+        ),
+        (
+            {"recurrence": "append", "recurrence_layers": [-1, 0]},
+            "model.recurrence_layers is [-1, 0]; expected at least one layer, consecutive, for model.recurrence append",
+        ),
+        (
+            {"recurrence": "append", "recurrence_layers": []},
+            "model.recurrence_layers is []; expected at least one layer, consecutive, for model.recurrence append",
         ),
     ],
 )
-def test_params_that_do_not_fit_each_other_are_refused_in_a_sentence(tiny, changes, sentence):
-    with pytest.raises(InputError) as error:
+def test_params_of_the_network_that_do_not_fit_together(tiny, changes, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         dataclasses.replace(tiny, **changes)
-    assert str(error.value) == sentence
 
 
-def test_layers_count_from_either_end(tiny):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heads": 1, "kv_heads": 1, "rope_dims": 32},
+        {"kv_heads": 4, "rope_dims": 8},
+        {"rope_dims": 0, "rope_base_length": 8},
+        {"rope_dims": 2, "rope_base_length": 0},
+        {"xsa_layers": 3, "bigram_buckets": 2},
+        {"bigram_buckets": 0},
+        {"value_embedding_layers": [-3, 1, 2], "mod_layers": [2, 0, 1]},
+        {"recurrence": "append", "recurrence_layers": [-3, 1, -1]},
+        {"recurrence": "none", "recurrence_layers": []},
+    ],
+)
+def test_params_at_the_edge_fit(tiny, changes):
+    dataclasses.replace(tiny, **changes)
+
+
+def test_layers_count_from_the_first(tiny):
     assert tiny.at([0, -1, -3, 2]) == [0, 2, 0, 2]
 
 
-@pytest.mark.parametrize(
-    ("changes", "once", "again", "skips"),
-    [
-        ({"recurrence": "none"}, [0, 1, 2], [], 1),
-        ({"recurrence": "none", "unet_skips": "none"}, [0, 1, 2], [], 0),
-        ({}, [0, 1, 1, 2], [], 2),
-        ({"recurrence_layers": [-2, -1], "recurrence_passes": 3}, [0, 1, 2, 1, 2, 1, 2], [], 3),
-        ({"recurrence": "append", "recurrence_passes": 3}, [0, 1, 2], [1, 1], 1),
-    ],
-    ids=str,
-)
-def test_the_order_of_passes_and_the_skips_it_takes(tiny, changes, once, again, skips):
-    architecture = dataclasses.replace(tiny, **changes)
-    assert architecture.schedule(recurrent=True) == (once, again)
-    assert architecture.schedule(recurrent=False) == ([0, 1, 2], [])
-    assert architecture.skips == skips
-
-
-@pytest.mark.parametrize(
-    ("length", "base_length", "expected"),
-    [(2048, 1024, 22_082), (1024, 1024, 10_000), (512, 1024, 10_000), (2048, 0, 10_000)],
-)
-def test_the_rotary_base_grows_with_the_training_length_as_published(tiny, length, base_length, expected):
-    """10,000 · 2^(16/14) for sequences twice the base length and 16 dimensions (#549)."""
-    published = {"width": 128, "rope_dims": 16, "rope_base": 10_000.0}
-    architecture = dataclasses.replace(tiny, **published, sequence_length=length, rope_base_length=base_length)
-    assert round(architecture.scaled_rope_base) == expected
-
-
-def test_without_rotary_dimensions_the_base_stays(tiny):
-    assert dataclasses.replace(tiny, rope_dims=0).scaled_rope_base == tiny.rope_base
+def test_recurrent_layers_beyond_the_stack_do_not_matter_where_nothing_recurs(tiny):
+    assert dataclasses.replace(tiny, recurrence="none", recurrence_layers=[2, 3]).schedule(recurrent=True) == ([0, 1, 2], [])

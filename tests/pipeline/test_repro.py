@@ -24,6 +24,8 @@ TINY = {
     "model.xsa_layers": 1,
     "model.bigram_buckets": 64,
     "model.bigram_width": 8,
+    "model.rope_dims": 8,
+    "model.value_embedding_width": 8,
     "train.steps": 4,
     "train.tokens_per_step": 128,
     "train.sequence_length": 32,
