@@ -30,8 +30,7 @@ COEFFICIENTS: dict[str, Coefficients] = {
     ),
 }
 
-
-STACK = 3 << 20  # elements of a stack on one rank, about: larger ones leave the cache between the passes over them
+STACK = 1 << 21  # elements of a rank's share of a stack, at most: more would leave the cache between the passes over them
 
 
 def orthogonalise(
@@ -43,8 +42,9 @@ def orthogonalise(
     x = update_NRC.to(dtype) / (norm_N11 * margin(coefficients)).to(dtype)
     for a, b, c in coefficients:
         gram = x @ x.mT if wide else x.mT @ x
-        polynomial = (gram @ gram).mul_(c).add_(gram, alpha=b)  # baddbmm sums more slowly on CPU
-        x = (polynomial @ x if wide else x @ polynomial).add_(x, alpha=a)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # rounds once: half the error of separate sums in bf16
+        left, right = (polynomial, x) if wide else (x, polynomial)
+        x = torch.baddbmm(x, left, right, beta=a)
     return x
 
 
@@ -65,7 +65,7 @@ def normalise_rows_(update_NRC: Tensor) -> Tensor:
 
 @dataclass
 class Stack:
-    """Matrices of one shape and one parameter group, on their way through one step.
+    """Matrices of one shape and one parameter group on their way through one step.
 
     `content` is what of them this rank holds at the moment: its slice (n, R, C) of the gradients, then of the updates, then
     all updates (N, R, C), padded with zeros to a multiple of the ranks. It is valid once `work` has been waited for.
@@ -120,7 +120,7 @@ def world_size() -> int:
 
 
 def stacks(groups: list[dict]) -> Iterator[Stack]:
-    """Matrices of one group and shape, in as many stacks as it takes for a rank's share to stay near the processor."""
+    """Matrices of one group and shape, in as many stacks of about equal size as it takes to keep a rank's share below STACK."""
     for group in groups:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:

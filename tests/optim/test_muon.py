@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.optim import muon
 from fairway.optim.muon import COEFFICIENTS, Muon, orthogonalise
 
 JORDAN = (3.4445, -4.7750, 2.0315)
@@ -181,6 +182,18 @@ def test_a_stack_steps_as_its_matrices_do_one_at_a_time():
             optimizer.step()
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_small_stacks_step_as_one_large_does(monkeypatch):
+    shapes = [(8, 8)] * 7
+    whole, parts = parameters(shapes), parameters(shapes)
+    run(Muon(whole, 0.05, 0.9, 0.1, torch.float32), whole, 3)
+    monkeypatch.setattr(muon, "STACK", 3 * 64)
+    optimizer = Muon(parts, 0.05, 0.9, 0.1, torch.float32)
+    run(optimizer, parts, 3)
+    assert [len(state["momentum"]) for state in optimizer.state.values()] == [3, 3, 1]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
 def test_momentum_and_rate_of_the_group_count_at_each_step():

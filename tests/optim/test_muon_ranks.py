@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fairway.optim import muon
 from fairway.optim.muon import Muon
 
 SHAPES = [(12, 8)] * 5 + [(6, 6)] * 2 + [(4, 10)]  # no count divides by 2 and by 3
@@ -51,6 +52,7 @@ def train(find_gradients, clip: bool, resume: bool) -> dict:
 def work(rank: int, folder: str) -> None:
     """One of three processes: three runs on as many ranks, then on two, saved for the tests to compare."""
     torch.set_num_threads(1)
+    muon.STACK = 100  # one matrix of 12 × 8 a rank, so that its shape makes two stacks
     for size in range(3, max(rank, 1), -1):
         dist.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
         runs = {

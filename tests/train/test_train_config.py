@@ -10,7 +10,9 @@ from fairway.errors import InputError
 from fairway.quant.config import Quant
 
 QUANT = Quant("rtn", 4, 4.0, 5, 4.0, 1000, 0.01, 128)  # the grids of the fixture `qat_params`
-ADVICE = "; training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
+ADVICE = (
+    "training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
+)
 
 
 def exactly(sentence: str) -> str:
@@ -77,8 +79,8 @@ def test_passes_are_the_fewest_of_one_size_that_fit(train_params, sequences, at_
 def test_passes_share_a_step_or_say_why_not(train_params, sequences, at_once, world_size):
     train = train_params(tokens_per_step=16 * sequences, tokens_per_pass=16 * at_once)
     if sequences % world_size:
-        sentence = f"train.tokens_per_step {16 * sequences} is {sequences} sequences of 16, which {world_size} ranks cannot share equally"
-        with pytest.raises(InputError, match=exactly(sentence)):
+        step = f"train.tokens_per_step {16 * sequences} is {sequences} sequences of 16"
+        with pytest.raises(InputError, match=exactly(f"{step}, which {world_size} ranks cannot share equally")):
             train.passes(world_size)
     else:
         share, passes = sequences // world_size, train.passes(world_size)
@@ -92,7 +94,7 @@ def test_passes_share_a_step_or_say_why_not(train_params, sequences, at_once, wo
 )
 def test_training_must_foresee_the_grid_of_quant(qat_params, switch, name, value, of_quant):
     qat = qat_params(**{switch: 0.5, name: value})
-    with pytest.raises(InputError, match=exactly(f"qat.{name} is {value} and quant.{name} is {of_quant}{ADVICE}")):
+    with pytest.raises(InputError, match=exactly(f"qat.{name} is {value} and quant.{name} is {of_quant}; {ADVICE}")):
         qat.check(QUANT)
 
 
