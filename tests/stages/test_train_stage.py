@@ -167,7 +167,8 @@ def test_the_script_killed_goes_on_from_its_last_save(reference, tmp_path, capsy
 
 def test_two_ranks_stopped_by_sigterm_go_on_where_they_were(tmp_path_factory):
     """Two runs of the script on two ranks at once, one of them stopped: both end in the same bytes."""
-    straight, stopped = (workplace(tmp_path_factory.mktemp(name), steps=60) for name in ("straight", "stopped"))
+    straight = workplace(tmp_path_factory.mktemp("straight"), steps=60, checkpoint_seconds=1e6)
+    stopped = workplace(tmp_path_factory.mktemp("stopped"), steps=60)
     outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start(straight, 2, **outputs) as undisturbed, start(stopped, 2, **outputs) as process:
         once_it_has_saved(process, stopped, signal.SIGTERM, ranks=2)
