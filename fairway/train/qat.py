@@ -44,7 +44,7 @@ def straight_through(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
 
 
 def rounded(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> dict[str, Tensor]:
-    """Every weight of `roles` on its grid, straight-through: what `torch.func.functional_call` takes in their place."""
+    """Every weight of `roles` on its grid, straight-through."""
     return {name: straight_through(parameters[name], *grid_of(role, qat)) for name, role in roles.items()}
 
 
@@ -69,8 +69,8 @@ def on_grid(parameters: dict[str, nn.Parameter], roles: dict[str, str], qat: Qat
 def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """Squared distance to the nearest integer, in steps: Σ over all rows of its mean over columns (#885's "entropy").
 
-    Rounding has no gradient, the step has one. Spread evenly the weights have 1/12 a row. After 300 steps of the laptop's
-    network (6 and 8 bits) a weight of 1e-4 gives 7 % of the cross-entropy's gradient norm; 1 to 30 % are 1.4e-5 to 4e-4.
+    Rounding has no gradient, the step has one. Spread evenly the weights have 1/12 a row. A factor of 5e-5 gives 3 to 8 %
+    of the cross-entropy's gradient norm in networks of the laptop's size, a few hundred steps old.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):
@@ -82,8 +82,8 @@ def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Q
 def crown_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """CROWN-Q: Σ over all rows of mean(w²) · step² / 12, the variance of rounding where w² stands for the curvature.
 
-    The sum over rows is #690's form; #1185 took the mean over all weights, too little to move a last bit. Where the entropy
-    penalty's figures come from, 10 gives 6 %, and 1 to 30 % are 1.6 to 50; it grows with the cube of the weights.
+    The sum over rows is #690's form; #1185 took the mean over all weights, too little to move a last bit. A factor of 5
+    gives 3 to 5 % of the cross-entropy's gradient norm in the same networks; the gradient grows with the cube of the weights.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):
