@@ -12,6 +12,7 @@ from statistics import median
 import torch
 
 from fairway.optim.muon import Muon
+from stages.shell import keep_freed_memory
 
 REPETITIONS, THREADS = 15, 2
 SHAPES = {  # (rows, columns) and how many of them
@@ -69,6 +70,7 @@ def measure(device: str) -> dict[str, float]:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the stages do, for both
     torch.set_num_threads(THREADS)
     tables = {"": measure("cpu")}
     if torch.cuda.is_available():

@@ -30,7 +30,7 @@ COEFFICIENTS: dict[str, Coefficients] = {
     ),
 }
 
-STACK = 1 << 21  # elements of a rank's share of a stack, at most: more would leave the cache between the passes over them
+STACK = 1 << 20  # elements of a rank's share of a stack, at most: more would leave the cache between the passes over them
 
 
 def orthogonalise(
