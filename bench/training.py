@@ -312,7 +312,7 @@ def tune(setting: Setting, feed_forward_width: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Our training against a plain PyTorch transformer of equal size.")
     parser.add_argument("--steps", type=int, help=f"instead of train.steps; with --tune {TUNE_STEPS}")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of the plain transformer, the best of --tune")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of the plain one, the best of --tune")
     parser.add_argument("--horizon", type=float, default=0.55, help="steps of our short run, as a part of the plain one's")
     parser.add_argument("--tune", action="store_true", help="only train the plain transformer, at several learning rates")
     arguments = parser.parse_args()
