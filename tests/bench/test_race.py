@@ -62,7 +62,7 @@ def test_a_score_is_the_surprise_of_every_target_over_the_bytes(setting):
 def test_the_better_of_the_last_and_the_averaged_weights_counts(setting):
     peer = Peer(setting, 12, 1e-2, 64)
     for parameter in peer.model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=3.0)
     averaged = training.holdout_bpb(peer.model, peer.average.shadow, setting)
     last = training.holdout_bpb(peer.model, dict(peer.model.named_parameters()), setting)
     assert averaged < last and peer.measure() == averaged
