@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -98,9 +98,8 @@ def _sentence(problem: dict, section: str, cls: type, source: str) -> str:
 def _allowed(cls: type, problem: dict) -> str:
     """The type and limits of the field that a problem is about, in words."""
     field = next(field for field in dataclasses.fields(cls) if field.name == problem["loc"][0])
-    choices = getattr(field.type, "__args__", ())
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return "one of " + ", ".join(choices)
+    if get_origin(field.type) is Literal:
+        return "one of " + ", ".join(map(str, get_args(field.type)))
     kind = {
         int: "a whole number",
         float: "a number",

@@ -39,6 +39,9 @@ def check(path: str) -> None:
         raise InputError(f"{path}: unknown section '{min(unknown)}'; valid sections are {', '.join(SECTIONS)}")
     sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
     sections["qat"].check(sections["quant"])
+    model, finer = sections["model"], sections["quant"].finer_layers
+    if not all(-model.layers <= layer < model.layers for layer in finer):
+        raise InputError(f"quant.finer_layers is {finer}; a stack of {model.layers} has layers 0 to {model.layers - 1}")
     if sections["prequant_ttt"].freeze_blocks > sections["model"].layers:
         raise InputError(
             f"prequant_ttt.freeze_blocks {sections['prequant_ttt'].freeze_blocks} exceeds model.layers "

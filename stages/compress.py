@@ -1,7 +1,6 @@
 """compress: integer weights through the arithmetic coder into `model.fwy`, and everything into `submission.pyz`.
 
-The weights file is decoded again and compared before anything is written. A submission above the budget is refused,
-with the setting that would make it fit: the integers at hand, put on coarser grids, tell how large that would be.
+The weights file is decoded again and compared before anything is written. A submission above the budget is refused.
 """
 
 import dataclasses
@@ -9,39 +8,43 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fairway.codec import container, packing
 from fairway.codec.config import Compress
-from fairway.codec.weights import encode_matrix
 from fairway.errors import InputError
+from fairway.lm.config import Architecture
 from fairway.params import load
 from fairway.quant import artifact
+from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.roles import role_of
 from stages import shell
 
 MODULES = ["fairway.codec.runtime", "fairway.codec.text"]
 ROOT = Path(__file__).resolve().parents[1]
-Matrices = dict[str, tuple[np.ndarray, np.ndarray, int]]
+Matrices = dict[str, QuantisedMatrix]
+Small = dict[str, np.ndarray]
 
 
 def main() -> None:
     params = load(shell.PARAMS, "compress", Compress)
-    architecture, quantised, small = artifact.load(shell.ARTIFACTS / "quant" / "integers.safetensors")
-    roles = {name: role_of(name, matrix.integers) for name, matrix in quantised.items()} | dict.fromkeys(small, "small")
-    matrices = {name: (matrix.integers.numpy(), matrix.scales.numpy(), matrix.bits) for name, matrix in quantised.items()}
-    small = {name: tensor.numpy() for name, tensor in small.items()}
+    architecture, matrices, small = artifact.load(shell.ARTIFACTS / "quant" / "integers.safetensors")
     config = dataclasses.asdict(architecture)
     start = time.monotonic()
-    model = container.write(config, matrices, small)
+    model = container.write(config, matrices, small, params.coder)
     encoded = time.monotonic()
     check(container.read_integers(model), (config, matrices, small))
     decoded = time.monotonic()
     tokenizer = (shell.ARTIFACTS / "tokenize" / "tokenizer.model").read_bytes()
     pyz = packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
     if len(pyz) > params.budget_bytes:
-        raise InputError(over_budget(len(pyz), params.budget_bytes, matrices))
+        raise InputError(
+            f"submission.pyz takes {len(pyz):,} bytes, {len(pyz) - params.budget_bytes:,} more than compress.budget_bytes "
+            f"{params.budget_bytes:,}; lower quant.bits, or set quant.target_bytes {params.budget_bytes} to have it filled"
+        )
 
-    weights = {name: values.size for name, values in small.items()} | {name: part[0].size for name, part in matrices.items()}
+    weights = {name: values.size for name, values in small.items()} | {name: m.integers.size for name, m in matrices.items()}
+    roles = dict.fromkeys(small, "small") | {name: role_of(name, torch.from_numpy(m.integers)) for name, m in matrices.items()}
     metrics = describe(packing.sizes(pyz), params.budget_bytes, sum(weights.values()))
     records = container.record_sizes(model)
     rows = [{"role": roles[name], "name": name, "weights": weights[name], "bytes": records[name]} for name in records]
@@ -70,30 +73,12 @@ def describe(sizes: dict[str, int], budget: int, parameters: int) -> dict:
     }
 
 
-def check(found: tuple[dict, Matrices, dict], given: tuple[dict, Matrices, dict]) -> None:
+def check(found: tuple[dict, Matrices, Small], given: tuple[dict, Matrices, Small]) -> None:
     """Raises RuntimeError, a bug in the coder, unless the decoded network is the given one bit for bit."""
-    same = found[0] == given[0] and found[1].keys() == given[1].keys() and found[2].keys() == given[2].keys()
-    same = same and all(np.array_equal(a, b) for name in given[1] for a, b in zip(found[1][name], given[1][name], strict=True))
-    same = same and all(found[2][name].tobytes() == values.tobytes() for name, values in given[2].items())
-    if not same:
+    (found, found_grids), (given, given_grids) = (artifact.to_tensors(Architecture(**c), *rest) for c, *rest in (found, given))
+    same = found_grids == given_grids and found.keys() == given.keys()
+    if not same or any(found[name].tobytes() != given[name].tobytes() for name in given):
         raise RuntimeError("model.fwy does not decode to the weights it was made from")
-
-
-def over_budget(size: int, budget: int, matrices: Matrices) -> str:
-    """The sentence for a submission that is too large: the most bits that fit, or the least size that bits can reach."""
-    sentence = f"submission.pyz takes {size:,} bytes, {size - budget:,} more than compress.budget_bytes {budget:,}"
-    smaller = size
-    for bits in range(max((own for _, _, own in matrices.values()), default=2) - 1, 1, -1):
-        smaller = size - sum(saved_bytes(integers, own, bits) for integers, _, own in matrices.values())
-        if smaller <= budget:
-            return f"{sentence}; with quant.bits and quant.embedding_bits at most {bits} it takes about {smaller:,}"
-    return f"{sentence}; the least that quant.bits can reach is about {smaller:,}, so lower model.width or model.layers too"
-
-
-def saved_bytes(integers: np.ndarray, own: int, bits: int) -> int:
-    """Bytes that a matrix on a grid of `own` bits gives back on one of `bits` with the same clip."""
-    ratio = min(1.0, (2 ** (bits - 1) - 1) / (2 ** (own - 1) - 1))
-    return len(encode_matrix(integers)) - len(encode_matrix(np.rint(integers * ratio).astype(np.int8)))
 
 
 if __name__ == "__main__":

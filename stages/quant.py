@@ -1,79 +1,135 @@
-"""quant: the adapted checkpoint on integer grids, the weights of linear layers by GPTQ with Hessians from train shards.
+"""quant: the adapted checkpoint on integer grids, by GPTQ with curvature from calibration text.
 
-Calibration reads evenly spaced windows of the training text, of the length the network was trained on, so that the same
-checkpoint and params give the same integers. Nothing here sees the holdout or the validation text.
+Calibration reads evenly spaced windows of the training text, or what the network itself writes, or random tokens: nothing
+here sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte budget
+(`quant.target_bytes`) the submission is coded to learn its size, for each step size that is tried.
 """
 
+import dataclasses
+import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
+from fairway.codec import container, packing
+from fairway.codec.config import Compress
 from fairway.lm import checkpoint
-from fairway.lm.model import GPT, linear_names
+from fairway.lm.config import Architecture
+from fairway.lm.model import GPT
 from fairway.params import load
-from fairway.quant import artifact
+from fairway.quant import allocation, artifact, calibration, hessian, quantiser
 from fairway.quant.config import Quant
-from fairway.quant.hessian import collect_hessians, evenly_spaced
-from fairway.quant.quantiser import quantise_state, summarise
+from fairway.quant.matrix import QuantisedMatrix
 from fairway.text.shards import read_split
+from fairway.train.ranks import Ranks
 from stages import shell
+from stages.compress import MODULES, ROOT
+from stages.launch import launch, visible_ranks
 
-SPLIT = "train"  # that the Hessians are of
-BATCH_TOKENS = 8192  # per calibration step: bounds the memory of the logits
+SPLIT = "train"  # that the curvature is of
+BATCH_TOKENS = 4096  # per calibration step: bounds the memory of the logits; larger ones are no faster
+SEED = 0  # of generated and of random text
 
 
 def main() -> None:
-    params = load(shell.PARAMS, "quant", Quant)
-    architecture, state = checkpoint.load(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(architecture).to(device).eval()
-    model.load_state_dict(state)
-
-    start = time.monotonic()
-    tokens, hessians = 0, {}
-    if params.method == "gptq":
-        train = read_split(shell.ARTIFACTS / "tokenize" / SPLIT, architecture.vocabulary_size)
-        length = min(architecture.sequence_length, len(train))
-        windows = max(min(params.calibration_tokens, len(train)) // length, 1)
-        tokens = windows * length
-        starts = evenly_spaced(len(train), length, windows)
-        hessians = collect_hessians(model, calibration_batches(train, starts, length, device), linear_names(model))
-    calibrated = time.monotonic()
-
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}  # in the order of the network
-    progress = shell.Progress(len(state), "tensors", "quant: rounding")
-    matrices, small, report = quantise_state(state, hessians, params, lambda name: progress.advance(1, name))
-    metrics = summarise(state, matrices, report)
-    progress.close(f"{metrics['bits_per_weight']:.3f} bits per weight")
-    for row in report:
-        if row["method"] == "fallback":
-            print(f"{row['name']}: Hessian not positive definite at any damping; rounded to nearest", flush=True)
-
-    with shell.replacing(shell.ARTIFACTS / "quant" / "integers.safetensors") as path:
-        artifact.save(path, architecture, matrices, small)
-    shell.write_ledger("quant", SPLIT, tokens)
-    shell.write_json(shell.REPORTS / "quant" / "metrics.json", metrics)
-    shell.write_tsv(shell.REPORTS / "quant" / "matrices.tsv", report)
-    timing = {
-        "seconds": time.monotonic() - start,
-        "calibration_tokens": tokens,
-        "calibration_seconds": calibrated - start,
-        "calibration_tokens_per_second": tokens / (calibrated - start),
-    }
-    shell.write_json(shell.REPORTS / "quant" / "timing.json", timing)
+    params, coder = load(shell.PARAMS, "quant", Quant), load(shell.PARAMS, "compress", Compress).coder
+    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
+        sys.exit(launch("stages.quant", visible_ranks()))
+    ranks = Ranks.join()
+    try:
+        start = time.monotonic()
+        architecture, state = checkpoint.load(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors")
+        model = GPT(architecture).to(ranks.device).eval()
+        model.load_state_dict(state)
+        curvatures, tokens = calibrate(model, params, ranks)
+        if ranks.rank == 0:
+            timing = {"calibration_seconds": time.monotonic() - start, "calibration_tokens": tokens, "world_size": ranks.size}
+            quantise_and_write(model, curvatures, params, coder)
+            shell.write_ledger("quant", SPLIT, tokens if params.calibration == "train" else 0)
+            shell.write_json(shell.REPORTS / "quant" / "timing.json", {"seconds": time.monotonic() - start} | timing)
+    finally:
+        ranks.leave()
 
 
-def calibration_batches(tokens: np.ndarray, starts: list[int], length: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Windows of `length` tokens at `starts`, as int64 (B, length)."""
-    progress = shell.Progress(len(starts) * length, "tokens", "quant: calibration")
-    size = max(BATCH_TOKENS // length, 1)
-    for first in range(0, len(starts), size):
-        windows = [tokens[start : start + length] for start in starts[first : first + size]]
-        yield torch.from_numpy(np.stack(windows).astype(np.int64)).to(device)
-        progress.advance(len(windows) * length)
+def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessian.Curvature], int]:
+    """The curvature of every weight, and the tokens it took; none where nothing asks for it."""
+    if params.method != "gptq" and params.allocation == "uniform" and not params.repair_matrices and not params.prune_ones:
+        return {}, 0
+    architecture = model.architecture
+    train = read_split(shell.ARTIFACTS / "tokenize" / SPLIT, architecture.vocabulary_size)
+    length = min(architecture.sequence_length, len(train))
+    count = max(params.calibration_tokens // length, 1)
+    batch = max(BATCH_TOKENS // length, 1)
+    share = {"rank": ranks.rank, "ranks": ranks.size}
+    if params.calibration == "train":
+        count = min(count, len(train) // length)
+        batches = calibration.windows(train, count, length, batch, **share)
+    elif params.calibration == "generated":
+        batches = calibration.generated(model, count, length, batch, SEED, params.calibration_temperature, **share)
+    else:
+        batches = calibration.random(architecture.vocabulary_size, count, length, batch, SEED, **share)
+    reduce = dist.all_reduce if ranks.size > 1 else lambda tensor: None
+    return hessian.collect(model, shown(batches, count * length // ranks.size), reduce), count * length
+
+
+def shown(batches: Iterator[torch.Tensor], total: int) -> Iterator[torch.Tensor]:
+    """The same batches, with progress."""
+    progress = shell.Progress(total, "tokens", "quant: calibration")
+    for tokens_BT in batches:
+        yield tokens_BT
+        progress.advance(tokens_BT.numel())
     progress.close()
+
+
+def quantise_and_write(model: GPT, curvatures: dict[str, hessian.Curvature], params: Quant, coder: str) -> None:
+    """The artifact, the metrics and the table of the matrices."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}  # in the order of the network
+    small = quantiser.small_tensors(state, params.small_mantissa_bits)
+    prepared = quantiser.prepare(state, curvatures, params, model.architecture.layers)
+    coarseness = 0.0
+    if params.target_bytes:
+        size_at = submission_size(model.architecture, prepared, small, params, coder)
+        coarseness = allocation.fill(size_at, params.target_bytes, sum(matrix.weight_RC.numel() for matrix in prepared))
+    matrices = rounded(prepared, params, coarseness)
+    table = quantiser.describe(prepared, matrices, params)
+    metrics = quantiser.summarise(table) | {"coarseness": coarseness}
+    for row in table:
+        if row["method"] == "fallback":
+            print(f"{row['name']}: no Hessian, or none that damping makes positive definite; rounded to nearest", flush=True)
+    with shell.replacing(shell.ARTIFACTS / "quant" / "integers.safetensors") as path:
+        artifact.save(path, model.architecture, matrices, small)
+    shell.write_json(shell.REPORTS / "quant" / "metrics.json", metrics)
+    shell.write_tsv(shell.REPORTS / "quant" / "matrices.tsv", table)
+    print(f"quant: {metrics['bits_per_weight']:.3f} bits a weight, estimated loss {metrics['estimated_loss']:.4f} nats a token")
+
+
+def rounded(prepared: list[quantiser.Prepared], params: Quant, coarseness: float) -> dict[str, QuantisedMatrix]:
+    progress = shell.Progress(len(prepared), "matrices", "quant: rounding")
+    matrices = quantiser.quantise(prepared, params, coarseness, lambda name: progress.advance(1, name))
+    progress.close()
+    return matrices
+
+
+def submission_size(
+    architecture: Architecture, prepared: list[quantiser.Prepared], small: dict[str, np.ndarray], params: Quant, coder: str
+) -> Callable[[float], int]:
+    """The size of the whole submission as a function of the coarseness, by quantising and coding."""
+    tokenizer = (shell.ARTIFACTS / "tokenize" / "tokenizer.model").read_bytes()
+    empty = len(packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: b""}, ROOT))
+    config = dataclasses.asdict(architecture)
+
+    def size_at(coarseness: float) -> int:
+        size = empty + len(container.write(config, quantiser.quantise(prepared, params, coarseness), small, coder))
+        print(
+            f"quant: {size:,} bytes with steps times {2**coarseness:.4f}, for a budget of {params.target_bytes:,}", flush=True
+        )
+        return size
+
+    return size_at
 
 
 if __name__ == "__main__":

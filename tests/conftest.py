@@ -1,7 +1,10 @@
 """A tiny network for tests of several rooms: every feature on, every parameter random, so that nothing hides at zero.
+And the section `quant` with every param at a plain value, so that a test names only the one it is about.
 
 One thread and a fixed sequence of Hypothesis examples: a test that fails, fails again.
 """
+
+import dataclasses
 
 import hypothesis
 import pytest
@@ -9,10 +12,44 @@ import torch
 
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
+from fairway.quant.config import Quant
 
 hypothesis.settings.register_profile("fairway", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("fairway")
 torch.set_num_threads(1)
+
+PLAIN = Quant(
+    method="gptq",
+    bits=6,
+    attention_extra_bits=0,
+    feed_forward_extra_bits=0,
+    embedding_extra_bits=0,
+    finer_layers=[],
+    finer_bits=1,
+    clip_rule="deviation",
+    clip=12.85,
+    embedding_clip=20.0,
+    per_tensor=False,
+    scale_floor=False,
+    scale_mantissa_bits=10,
+    small_mantissa_bits=10,
+    allocation="uniform",
+    target_bytes=0,
+    trellis=0,
+    rate_weight=0.0,
+    rotation="none",
+    prune_fraction=0.0,
+    prune_ones=0.0,
+    repair_matrices=0,
+    repair_rank=4,
+    repair_bits=4,
+    calibration="train",
+    calibration_tokens=1000,
+    calibration_temperature=0.8,
+    damping=0.01,
+    column_order="descending",
+    block=128,
+)
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +107,9 @@ def shaken():
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def quant_params():
+    """Changes → the section `quant`; unchanged it is GPTQ on plain grids of 6 bits, one step a row, by deviation."""
+    return lambda **changes: dataclasses.replace(PLAIN, **changes)

@@ -11,6 +11,7 @@ from fairway.bounds import bounded
 from fairway.errors import InputError
 from fairway.lm.config import Model
 from fairway.params import load, parse, read_yaml
+from fairway.quant.config import Quant
 from fairway.score.config import Eval, Ngram, Settings, Ttt
 from fairway.train.config import PrequantTtt, Train
 
@@ -23,6 +24,7 @@ class Oven:
     trays: int = bounded(ge=1, le=4)
     door_width: int = bounded(multiple_of=5)
     mode: Literal["fan", "grill"]
+    level: Literal[0, 2, 3]
     light: bool
     name: str
     shelves: list[str] = bounded(min_length=1)  # noqa: RUF009 - as the rooms write it
@@ -34,6 +36,7 @@ GOOD = {
     "trays": 2,
     "door_width": 60,
     "mode": "fan",
+    "level": 2,
     "light": True,
     "name": "big",
     "shelves": ["a"],
@@ -80,6 +83,8 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one():
         ("trays", None, "is None; expected a whole number at least 1 and at most 4"),
         ("door_width", 61, "is 61; expected a whole number a multiple of 5"),
         ("mode", "steam", "is 'steam'; expected one of fan, grill"),
+        ("level", 1, "is 1; expected one of 0, 2, 3"),
+        ("level", "2", "is '2'; expected one of 0, 2, 3"),
         ("light", "on", "is 'on'; expected true or false"),
         ("light", 1, "is 1; expected true or false"),
         ("name", 3, "is 3; expected text"),
@@ -170,7 +175,8 @@ def test_scalars_are_read_as_yaml_1_2_reads_them(tmp_path, written, read):
 def test_infinity_in_the_file_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
-        "oven: {degrees: .inf, trays: 1, door_width: 5, mode: fan, light: true, name: a, shelves: [a]}\n", encoding="utf-8"
+        "oven: {degrees: .inf, trays: 1, door_width: 5, mode: fan, level: 0, light: true, name: a, shelves: [a]}\n",
+        encoding="utf-8",
     )
     with pytest.raises(InputError, match=r"'oven\.degrees' is inf; expected a number above 0 and at most 300"):
         load(path, "oven", Oven)
@@ -182,7 +188,15 @@ def section(cls: type, name: str, **changes):
 
 @pytest.mark.parametrize(
     ("name", "cls"),
-    [("model", Model), ("train", Train), ("prequant_ttt", PrequantTtt), ("eval", Eval), ("ttt", Ttt), ("ngram", Ngram)],
+    [
+        ("model", Model),
+        ("train", Train),
+        ("prequant_ttt", PrequantTtt),
+        ("quant", Quant),
+        ("eval", Eval),
+        ("ttt", Ttt),
+        ("ngram", Ngram),
+    ],
 )
 def test_the_shipped_params_fit_and_every_key_is_needed(name, cls):
     values = read_yaml(REPOSITORY / "params.yaml")[name]

@@ -157,7 +157,7 @@ def test_a_mistake_in_an_overlay_names_its_file(params, text, sentence):
 
 def test_overlays_that_contradict_each_other_change_nothing(params):
     mine = overlay(params.parent, "quant:\n  bits: 4\n")
-    assert refused(params, path_of("pr549"), mine).startswith("qat.bits is 6 and quant.bits is 4")
+    assert refused(params, path_of("pr549"), mine).startswith("qat.bits is 6 and the quant section makes it 4")
 
 
 def test_a_mistake_that_was_there_before_is_not_an_overlays(params):

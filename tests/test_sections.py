@@ -52,6 +52,15 @@ def test_a_context_longer_than_training_is_refused_unless_asked_for(tmp_path, co
     check(written(tmp_path, train=train, eval=wanted | {"context": length}))
 
 
+@pytest.mark.parametrize("layer", [6, -7])
+def test_finer_layers_are_layers_of_the_model(tmp_path, layer):
+    model, quant = SHIPPED["model"] | {"layers": 6}, SHIPPED["quant"] | {"allocation": "sensitivity"}
+    assert sentence(written(tmp_path, model=model, quant=quant | {"finer_layers": [0, layer]})) == (
+        f"quant.finer_layers is [0, {layer}]; a stack of 6 has layers 0 to 5"
+    )
+    check(written(tmp_path, model=model, quant=quant | {"finer_layers": [-6, 5]}))
+
+
 def test_an_unknown_section_is_named_with_the_valid_ones(tmp_path):
     path = written(tmp_path, n_gram=SHIPPED["ngram"], ngram=None)
     assert sentence(path) == f"unknown section 'n_gram'; valid sections are {', '.join(SECTIONS)}"

@@ -1,6 +1,7 @@
-"""The `compress` section: how large the whole submission may be."""
+"""The `compress` section: how weights are coded, and how large the whole submission may be."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fairway.bounds import bounded
 
@@ -9,4 +10,5 @@ from fairway.bounds import bounded
 class Compress:
     """`budget_bytes` counts all of `submission.pyz`: runtime code, tokenizer and weights."""
 
+    coder: Literal["range", "zstd", "lzma", "brotli"]
     budget_bytes: int = bounded(ge=1)

@@ -2,128 +2,135 @@
 
     8   magic b"FAIRWAY\\0"
     2   version, little-endian like every number here
-    4   bytes of the header as stored (zlib), 4 as JSON, 16 BLAKE2b of the stored header
-    …   header: {"config": …, "tensors": [{"kind", "lengths", "name", "shape"} and "bits" for a matrix, …]}, keys sorted
-    …   one record a tensor, names sorted: 4 bytes of BLAKE2b, then the coded integers and scales, or the coded floats
+    4   bytes of the header as stored (raw deflate), 4 as JSON (header.py), 4 of BLAKE2b of the stored header
+    …   header
+    …   records: 4 bytes of BLAKE2b, then coded arrays
     16  BLAKE2b of everything before
+
+A tensor is stored as one fp16 array; a matrix as integers, scales, and the same of its two repair factors. The coder
+"range" codes each array by itself and has one record a tensor, names sorted. The general coders (general.py) code all
+arrays as one record: int8 as it is, fp16 as all low bytes and then all high ones.
 
 Every byte lies under a checksum that is checked before anything is decoded, so any damage is a `ContainerError`.
 """
 
-import json
+import os
 import struct
 import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from math import prod
+from itertools import accumulate, islice, pairwise
 
 import numpy as np
 
+from fairway.codec import general
+from fairway.codec.header import Entry, Header, Stored, form_of, pack, parse
 from fairway.codec.weights import decode_floats, decode_matrix, encode_floats, encode_matrix
 from fairway.errors import InputError
+from fairway.quant.matrix import QuantisedMatrix
 
 MAGIC = b"FAIRWAY\0"
-VERSION = 1
-FIXED = struct.Struct("<8sHII16s")
-WHOLE_BYTES, RECORD_BYTES = 16, 4  # of checksum
+VERSION = 2
+FIXED = struct.Struct("<8sHII4s")
+WHOLE_BYTES, PART_BYTES = 16, 4  # of checksum
 MAX_HEADER = 1 << 24  # bytes; a network of ten thousand tensors stays below
-MAX_VALUES = 1 << 32  # weights in one file
 
 
 class ContainerError(InputError):
     """A weights file that is damaged, cut short, foreign, or of another version."""
 
 
-def write(config: dict, matrices: dict[str, tuple[np.ndarray, np.ndarray, int]], small: dict[str, np.ndarray]) -> bytes:
-    """The bytes of `model.fwy`.
+def write(config: dict, matrices: dict[str, QuantisedMatrix], small: dict[str, np.ndarray], coder: str = "range") -> bytes:
+    """The bytes of `model.fwy`, the same for the same input.
 
-    `config` is what JSON can say. `matrices` by name: integers int8 (R, C) within ±(2^(bits−1) − 1), scales fp16 (R,),
-    bits. `small` by name: fp16 arrays of any shape. No array is empty.
+    `config` is what JSON can say. `small` by name: fp16 arrays of any shape. No array is empty, and no name is another's
+    beginning up to a dot. `coder` is "range" or one of general.CODERS.
     """
-    tensors, records = [], []
-    for name in sorted(matrices.keys() | small.keys()):
-        if name in matrices:
-            integers, scales, bits = matrices[name]
-            parts = [encode_matrix(integers), encode_floats(scales)]
-            entry = {"bits": bits, "kind": "matrix", "shape": integers.shape}
-        else:
-            parts = [encode_floats(small[name])]
-            entry = {"kind": "float", "shape": small[name].shape}
-        tensors.append(entry | {"lengths": [len(part) for part in parts], "name": name})
-        body = b"".join(parts)
-        records.append(_digest(body, RECORD_BYTES) + body)
-    header = json.dumps({"config": config, "tensors": tensors}, sort_keys=True, separators=(",", ":")).encode()
-    stored = zlib.compress(header, 9)
-    fixed = FIXED.pack(MAGIC, VERSION, len(stored), len(header), _digest(stored, 16))
-    content = b"".join([fixed, stored, *records])
+    entries = [Entry(name, matrix.integers.shape, form_of(matrix)) for name, matrix in matrices.items()]
+    entries += [Entry(name, values.shape, {}) for name, values in small.items()]
+    entries.sort()
+    arrays = [array for name, *_ in entries for array in (_arrays(matrices[name]) if name in matrices else [small[name]])]
+    if coder == "range":
+        states = [stored.states for entry in entries for stored in entry.stored()]
+        parts = _parallel(_encode, arrays, states)
+    else:
+        parts = [general.compress(b"".join(map(_raw, arrays)), coder)]
+    header = Header(config, coder, entries, [len(part) for part in parts])
+    packed = pack(header)
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+    stored = deflater.compress(packed) + deflater.flush()
+    records = _cut(b"".join(parts), [length for _, length in header.records()])
+    content = FIXED.pack(MAGIC, VERSION, len(stored), len(packed), _digest(stored, PART_BYTES)) + stored
+    content += b"".join(_digest(record, PART_BYTES) + record for record in records)
     return content + _digest(content, WHOLE_BYTES)
 
 
 def read(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[str, np.ndarray]]:
-    """The config and every tensor in float32, names sorted: integers·scale, or fp16 widened. Raises ContainerError."""
+    """The config and every tensor in float32, names sorted: the matrices' weights, or fp16 widened. Raises ContainerError."""
     config, matrices, small = read_integers(data, source)
-    tensors = {name: integers * scales.astype(np.float32)[:, None] for name, (integers, scales, _) in matrices.items()}
+    tensors = dict(zip(matrices, _parallel(QuantisedMatrix.weights, matrices.values()), strict=True))
     tensors |= {name: values.astype(np.float32) for name, values in small.items()}
     return config, dict(sorted(tensors.items()))
 
 
-def read_integers(
-    data: bytes, source: str = "model.fwy"
-) -> tuple[dict, dict[str, tuple[np.ndarray, np.ndarray, int]], dict[str, np.ndarray]]:
+def read_integers(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[str, QuantisedMatrix], dict[str, np.ndarray]]:
     """What `write` was given. Raises ContainerError, naming `source`, before anything of a damaged file is used."""
-    config, tensors, at = _open(data, source)
-    matrices, small = {}, {}
+    header, records = _open(data, source)
     try:
-        for entry in tensors:
-            bodies = []
-            at += RECORD_BYTES
-            for length in entry["lengths"]:
-                bodies.append(data[at : at + length])
-                at += length
-            if entry["kind"] == "matrix":
-                rows, columns = entry["shape"]
-                integers, scales = decode_matrix(bodies[0], (rows, columns)), decode_floats(bodies[1], (rows,))
-                matrices[entry["name"]] = (integers, scales, entry["bits"])
-            else:
-                small[entry["name"]] = decode_floats(bodies[0], tuple(entry["shape"]))
+        arrays = iter(_decode_all(header, b"".join(records)))
     except (ValueError, AssertionError, IndexError, struct.error) as error:
-        raise ContainerError(f"{source}: '{entry['name']}' cannot be decoded ({error}); run `dvc repro compress`") from None
-    return config, matrices, small
+        raise ContainerError(f"{source}: the weights cannot be decoded ({error}); run `dvc repro compress`") from None
+    matrices, small = {}, {}
+    for entry in header.entries:
+        own = list(islice(arrays, len(entry.stored())))
+        if entry.form:
+            matrices[entry.name] = _matrix(own, entry.form)
+        else:
+            small[entry.name] = own[0]
+    return header.config, matrices, small
 
 
 def record_sizes(data: bytes, source: str = "model.fwy") -> dict[str, int]:
-    """Bytes of each tensor's record, checksum included, names sorted. Raises ContainerError."""
-    return {entry["name"]: RECORD_BYTES + sum(entry["lengths"]) for entry in _open(data, source)[1]}
+    """Bytes of each tensor's record, checksum included, names sorted. Raises ContainerError.
+
+    With a general coder, which has one record for all: its bytes in proportion to the tensors' raw bytes.
+    """
+    header, records = _open(data, source)
+    names = [entry.name for entry in header.entries]
+    if header.coder == "range":
+        return {name: PART_BYTES + len(record) for name, record in zip(names, records, strict=True)}
+    raw = list(accumulate(sum(stored.raw_bytes for stored in entry.stored()) for entry in header.entries))
+    ends = [end * (PART_BYTES + len(records[0])) // raw[-1] for end in raw]
+    return {name: stop - start for name, (start, stop) in zip(names, pairwise([0, *ends]), strict=True)}
 
 
-def _digest(content: bytes, size: int) -> bytes:
-    return blake2b(content, digest_size=size).digest()
-
-
-def _open(data: bytes, source: str) -> tuple[dict, list[dict], int]:
-    """The config, the tensors' entries, and where the first record begins, once every checksum has been found right."""
+def _open(data: bytes, source: str) -> tuple[Header, list[bytes]]:
+    """The header and the records, once every checksum has been found right."""
     if len(data) < FIXED.size or not data.startswith(MAGIC):
         found = f"{data[: len(MAGIC)]!r} in {len(data)} bytes"
         raise ContainerError(f"{source}: not a fairway weights file: expected {MAGIC!r} at offset 0, found {found}")
-    _, version, stored_length, header_length, header_digest = FIXED.unpack_from(data)
+    _, version, stored_length, header_length, digest = FIXED.unpack_from(data)
     if version != VERSION:
         raise ContainerError(f"{source}: version {version} at offset 8, expected {VERSION}; run `dvc repro compress`")
     at = FIXED.size + stored_length
     stored = data[FIXED.size : at]
-    if at > len(data) or header_length > MAX_HEADER or _digest(stored, 16) != header_digest:
+    if at > len(data) or header_length > MAX_HEADER or _digest(stored, PART_BYTES) != digest:
         raise _damaged(source, "the header", FIXED.size)
-    config, tensors = _parse(stored, header_length, source)
-    end = at + sum(RECORD_BYTES + sum(entry["lengths"]) for entry in tensors) + WHOLE_BYTES
+    header = _inflate(stored, header_length, source)
+    end = at + sum(PART_BYTES + length for _, length in header.records()) + WHOLE_BYTES
     if end != len(data):
         raise ContainerError(f"{source}: expected {end} bytes, found {len(data)}; run `dvc repro compress` to write it again")
-    first = at
-    for entry in tensors:
-        stop = at + RECORD_BYTES + sum(entry["lengths"])
-        if _digest(data[at + RECORD_BYTES : stop], RECORD_BYTES) != data[at : at + RECORD_BYTES]:
-            raise _damaged(source, f"the record of '{entry['name']}'", at)
-        at = stop
+    records = []
+    for name, length in header.records():
+        digest, record = _cut(data[at : at + PART_BYTES + length], [PART_BYTES, length])
+        if _digest(record, PART_BYTES) != digest:
+            raise _damaged(source, f"the record of {name}", at)
+        records.append(record)
+        at += PART_BYTES + length
     if _digest(data[:at], WHOLE_BYTES) != data[at:]:
         raise _damaged(source, "the file", 0)
-    return config, tensors, first
+    return header, records
 
 
 def _damaged(source: str, what: str, offset: int) -> ContainerError:
@@ -133,27 +140,72 @@ def _damaged(source: str, what: str, offset: int) -> ContainerError:
     )
 
 
-def _parse(stored: bytes, header_length: int, source: str) -> tuple[dict, list[dict]]:
+def _inflate(stored: bytes, length: int, source: str) -> Header:
     """The header, its checksum already right: what remains to refuse is a file that somebody forged."""
     try:
-        inflater = zlib.decompressobj()
-        header = inflater.decompress(stored, header_length + 1)
-        content = json.loads(header)
-        config, tensors = content["config"], content["tensors"]
-        values = sum(_values(entry) for entry in tensors)
-    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        content = zlib.decompressobj(-15).decompress(stored, length + 1)
+        if len(content) != length:
+            raise ValueError(f"not {length} bytes")
+        return parse(content)
+    except (zlib.error, ValueError) as error:
         raise ContainerError(f"{source}: the header is not one of version {VERSION} ({error})") from None
-    if len(header) != header_length or not isinstance(config, dict) or values > MAX_VALUES:
-        raise ContainerError(f"{source}: the header declares {values} weights in {header_length} bytes of JSON")
-    return config, tensors
 
 
-def _values(entry: dict) -> int:
-    """Weights of one tensor. Raises ValueError when its entry is not well formed."""
-    kind, shape, lengths = entry["kind"], entry["shape"], entry["lengths"]
-    matrix = kind == "matrix" and len(shape) == len(lengths) == 2 and 2 <= entry["bits"] <= 8
-    if not isinstance(entry["name"], str) or not (matrix or (kind == "float" and len(lengths) == 1)):
-        raise ValueError(f"entry {entry!r}")
-    if not all(type(number) is int and number > 0 for number in [*shape, *lengths]):
-        raise ValueError(f"sizes of '{entry['name']}': {shape!r}, {lengths!r}")
-    return prod(shape)
+def _decode_all(header: Header, body: bytes) -> list[np.ndarray]:
+    arrays = header.stored()
+    if header.coder == "range":
+        return _parallel(_decode, _cut(body, header.lengths), arrays)
+    sizes = [stored.raw_bytes for stored in arrays]
+    return list(map(_from_raw, _cut(general.decompress(body, header.coder, sum(sizes)), sizes), arrays))
+
+
+def _arrays(matrix: QuantisedMatrix) -> list[np.ndarray]:
+    """What is stored of a matrix, as Entry.stored says."""
+    return [matrix.integers, matrix.scales] + [array for factor in matrix.repair or () for array in _arrays(factor)]
+
+
+def _matrix(arrays: list[np.ndarray], form: dict) -> QuantisedMatrix:
+    integers, scales, *factors = arrays
+    repair = None
+    if factors:
+        _, left_bits, right_bits = form["repair"]
+        repair = QuantisedMatrix(*factors[:2], left_bits), QuantisedMatrix(*factors[2:], right_bits)
+    return QuantisedMatrix(integers, scales, **form | {"repair": repair})
+
+
+def _encode(array: np.ndarray, states: int) -> bytes:
+    return encode_matrix(array, states) if array.dtype == np.int8 else encode_floats(array)
+
+
+def _decode(data: bytes, stored: Stored) -> np.ndarray:
+    if stored.integers:
+        return decode_matrix(data, stored.shape, stored.states)
+    return decode_floats(data, stored.shape)
+
+
+def _raw(array: np.ndarray) -> bytes:
+    """C order; the low bytes of fp16, then the high ones."""
+    return (
+        array.astype("<f2").ravel().view(np.uint8).reshape(-1, 2).T.tobytes() if array.dtype == np.float16 else array.tobytes()
+    )
+
+
+def _from_raw(data: bytes, stored: Stored) -> np.ndarray:
+    values = np.frombuffer(data, np.int8)
+    if stored.integers:
+        return values.reshape(stored.shape).copy()
+    return values.reshape(2, -1).T.copy().view("<f2").reshape(stored.shape).astype(np.float16)
+
+
+def _cut(data: bytes, lengths: Iterable[int]) -> list[bytes]:
+    return [data[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
+
+
+def _digest(content: bytes, size: int) -> bytes:
+    return blake2b(content, digest_size=size).digest()
+
+
+def _parallel(function: Callable, *arguments: Iterable) -> list:
+    """The results in order. The coder's compiled loops let go of Python's lock, so threads do."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, *arguments))

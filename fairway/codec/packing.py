@@ -1,14 +1,17 @@
 """`submission.pyz`: one Python zip application with the runtime code, the tokenizer and the weights.
 
-The code is the import closure of the entry modules, minified: names that other modules use stay, comments, docstrings
-and annotations go, except those of class attributes, which are the fields of dataclasses. Same input, same bytes: fixed
-order, dates of 1980. The predictor's settings, unknown until the evaluation has run, have a slot of fixed size at the
-end, so that sealing them in changes neither the size nor any other byte's place.
+The code is the import closure of the entry modules, shaken (shaking.py), minified and compressed as one stream, which
+loader.py, as `__main__.py`, imports from memory: comments, docstrings and annotations go, except those of class
+attributes, which are the fields of dataclasses. Same input, same bytes: fixed order, dates of 1980. The predictor's
+settings, unknown until the evaluation has run, have a slot of fixed size at the end, so that sealing them in changes
+neither the size nor any other byte's place.
 """
 
 import ast
+import inspect
 import io
 import json
+import lzma
 import struct
 import zipfile
 import zlib
@@ -16,50 +19,80 @@ from pathlib import Path
 
 import python_minifier
 
+from fairway.codec import loader
 from fairway.codec.closure import import_closure
+from fairway.codec.shaking import mentions, shaken
 from fairway.errors import InputError
 
 SETTINGS = "settings.json"
 SETTINGS_BYTES = 1024
 TOKENIZER = "tokenizer.model"
 WEIGHTS = "model.fwy"
-MAIN = "import sys\nfrom {entry} import main\nsys.exit(main(sys.argv[1:]))\n"
+START = "\ninstall(__spec__.loader)\nfrom {entry} import main\nsys.exit(main(sys.argv[1:]))\n"
+# Text has no alignment: pb 0 takes 1 % less than the preset.
+LZMA_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "pb": 0}
 # Of the zip format: a central entry and the end record without name, and where the CRC-32 lies in each header.
 CENTRAL_BYTES, END_BYTES, LOCAL_BYTES = 46, 22, 30
 CENTRAL_CRC, LOCAL_CRC = 16, 14
 
 
 def build(modules: list[str], members: dict[str, bytes], root: Path) -> bytes:
-    """A zip application that runs `main(argv)` of the first module, with the closure of all `modules` below `root`.
+    """A zip application that runs `main(argv)` of the first module, with what all `modules` need of the code below `root`.
 
-    `members` go in under their names beside the code, deflated where that helps. The settings slot holds {}.
+    `members` go in under their names beside the code, compressed where that helps. The settings slot holds {}.
     Raises InputError when a module is not there.
     """
-    files = sorted({path for module in modules for path in import_closure(module, root)})
-    packages = {parent.as_posix() + "/__init__.py" for path in files for parent in Path(path).parents if parent != Path()}
-    code = {path: minify((root / path).read_text(encoding="utf-8"), path) for path in files}
-    code = dict.fromkeys(packages, "") | code | {"__main__.py": MAIN.format(entry=modules[0])}
+    main = minified({"main": inspect.getsource(loader) + START.format(entry=modules[0])}, {"main"})["main"]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for path in sorted(code):
-            _add(archive, path, code[path].encode())
+        archive.writestr(_entry("__main__.py"), main, zipfile.ZIP_DEFLATED, compresslevel=9)
+        archive.writestr(_entry(loader.CODE), code_stream(modules, root))
         for name in sorted(members):
             _add(archive, name, members[name])
         archive.writestr(_entry(SETTINGS), _slot({}))
     return stream.getvalue()
 
 
-def minify(source: str, path: str) -> str:
-    """Python code that does the same in fewer bytes; global names and the fields of dataclasses stay.
+def code_stream(modules: list[str], root: Path) -> bytes:
+    """What loader.py reads: all code that `modules` need, those themselves whole. Raises InputError."""
+    paths = sorted({path for module in modules for path in import_closure(module, root)})
+    sources = {_dotted(path): (root / path).read_text(encoding="utf-8") for path in paths}
+    content = "\0".join(part for item in minified(sources, set(modules)).items() for part in item)
+    return lzma.compress(content.encode(), lzma.FORMAT_ALONE, filters=[LZMA_FILTER])
 
-    Numba's `cache=True` goes: it stores machine code beside the source file, and raises inside a zip, which has no beside.
+
+def minified(sources: dict[str, str], whole: set[str]) -> dict[str, str]:
+    """Modules that do the same in fewer bytes: attributes, and globals that other modules mention, keep their names.
+
+    Of modules not in `whole` only what the others lead to is left. Literals stay where they are: hoisting them into names
+    hides repetitions from the compressor. Numba's `cache=True` goes: it stores machine code beside the source file, and
+    raises where there is none.
     """
-    tree = ast.parse(source, path)
+    trees = shaken({name: ast.parse(_bare(text, name)) for name, text in sources.items()}, whole)
+    mentioned = {name: set(mentions(tree)) for name, tree in trees.items()}
+    texts = {}
+    for name, tree in trees.items():
+        public = {"main"}.union(*(names for other, names in mentioned.items() if other != name))
+        texts[name] = python_minifier.minify(
+            ast.unparse(tree), name, hoist_literals=False, rename_globals=True, preserve_globals=sorted(public)
+        )
+    return texts
+
+
+def _dotted(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _bare(source: str, name: str) -> str:
+    """Without docstrings and annotations, whose names would count as needed, and without numba's `cache=True`."""
+    tree = ast.parse(source, name)
     for node in ast.walk(tree):
         for decorator in getattr(node, "decorator_list", ()):
             if isinstance(decorator, ast.Call):
                 decorator.keywords = [keyword for keyword in decorator.keywords if keyword.arg != "cache"]
-    return python_minifier.minify(ast.unparse(tree), path, remove_literal_statements=True, rename_globals=False)
+    return python_minifier.minify(
+        ast.unparse(tree), name, remove_literal_statements=True, hoist_literals=False, rename_locals=False
+    )
 
 
 def seal(pyz: bytes, settings: dict) -> bytes:
@@ -111,13 +144,13 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    smaller = len(_deflated(content)) < len(content)
-    archive.writestr(_entry(name), content, zipfile.ZIP_DEFLATED if smaller else zipfile.ZIP_STORED, compresslevel=9)
-
-
-def _deflated(content: bytes) -> bytes:
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)  # as zipfile does it
-    return deflater.compress(content) + deflater.flush()
+    """By the method that makes it smallest; the weights are coded already, and their bytes in the zip are those of the file."""
+    sizes = {zipfile.ZIP_STORED: len(content)}
+    for method in () if name == WEIGHTS else (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(io.BytesIO(), "w") as trial:
+            trial.writestr(_entry(name), content, method, compresslevel=9)
+            sizes[method] = trial.getinfo(name).compress_size
+    archive.writestr(_entry(name), content, min(sizes, key=sizes.get), compresslevel=9)
 
 
 def _entries(pyz: bytes) -> list[zipfile.ZipInfo]:

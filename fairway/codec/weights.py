@@ -1,263 +1,172 @@
-"""Lossless coding of quantised weights and fp16 vectors with constriction's range coder and adaptive models.
+"""Lossless coding of quantised weights and fp16 vectors.
 
-No histogram is stored: a model starts as a discretised Gaussian and counts what has been coded, on both sides alike.
-A matrix may have eight contexts, bins of a running mean of q or |q| down each column (or along each row), which
-embeddings pay for and Muon's near-white matrices do not; the encoder decides from a sample. Everything that the decoder
-computes is integers or IEEE sums and products in a fixed order, never exp or log, so that all machines decode alike.
+Matrices go through the compiled context mixing of fairway.codec.mixing, which learns all it needs; three bytes before
+tell it where to start: a tree that halves a Gaussian of the matrix's width at every node, and the Gaussian probabilities
+of its decisions, so that small matrices do not pay for learning. Two layouts compete: a light one for white matrices, as
+Muon's, and a full one that embeddings pay for. The upper bits of an fp16 vector are coded as a matrix of one row.
 """
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import exp, lgamma, log
+from itertools import accumulate
+from math import log2, prod
+from operator import mul
+from typing import NamedTuple
 
-import constriction
 import numpy as np
 
-Categorical = constriction.stream.model.Categorical
-Uniform = constriction.stream.model.Uniform
-RangeEncoder = constriction.stream.queue.RangeEncoder
-RangeDecoder = constriction.stream.queue.RangeDecoder
+from fairway.codec.mixing import AT, CENTRES, CODE, GUESSES, LOW, UNIT, WIDTH, WIDTHS, Layout, memory, walk
+from fairway.quant.trellis import NEXT_STATE
 
-# What a running mean follows, and how fast: (signed q or |q|, weight 2^-shift of the newest row). 0 = no context.
-KINDS = (None, (False, 4), (False, 1), (True, 4), (True, 1))
-CONTEXTS = 8
-PRIOR_MASS = 48.0  # the Gaussian start counts as so many symbols
-PRIOR_FLOOR = 0.05  # and every integer as so many on top, for tails heavier than Gaussian
-BLOCK = 1024  # symbols between two updates where there is no context
-SAMPLE_ROWS = 64  # rows of each of the four stretches from which the contexts are chosen
-LEAST_GAIN = 0.002  # share of the bits below which contexts are not worth their time
-FLOAT_PRIOR = 0.5  # Krichevsky–Trofimov
-FLOAT_BINS = 4096  # at most; more than a vector's length never pays
+LAYOUTS = (Layout(0, 2, 1023, 0.0005, 0.33), Layout(2, GUESSES - 1, 500, 0.006, 0.25))  # light, full
+WIDEST = 1024  # columns above which the full layout has no regression: its time is quadratic in them
+# exp(−(t/32)²/2) · 2^24, plus a floor for tails heavier than Gaussian; neighbours' ratios fall by exp(−1/1024) each.
+_RATIOS = accumulate([0.9990239141819757] * 254, mul, initial=0.9995118379398894)
+DENSITY = np.array([int(g * 2**24) + 256 for g in accumulate(_RATIOS, mul, initial=1.0)])
+REGISTER_BYTES = 6  # of the arithmetic coder
+FLOAT_LIMIT = 31  # of the upper part of an fp16 value, whose lower bits are raw
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the decoder must know first. Arrays have one entry a context, `thresholds` one between two contexts."""
+class Plan(NamedTuple):
+    """What the decoder must know first, a byte each."""
 
-    limit: int  # largest |q|
-    transposed: bool
-    kind: int  # index into KINDS
-    thresholds: np.ndarray  # int16, on the running mean × 256
-    means: np.ndarray  # int8, of the Gaussian start
-    decays: np.ndarray  # uint16, exp(−1/(2σ²)) × 65536
-
-    def pack(self) -> bytes:
-        head = struct.pack("<BB", self.limit, self.transposed << 7 | self.kind)
-        return head + b"".join(part.tobytes() for part in (self.thresholds, self.means, self.decays))
-
-    @classmethod
-    def unpack(cls, data: bytes) -> tuple["Plan", int]:
-        """The plan and the number of bytes it took."""
-        limit, layout = struct.unpack_from("<BB", data)
-        count = CONTEXTS if layout & 127 else 1
-        parts, at = [], 2
-        for dtype, length in (("<i2", count - 1), ("i1", count), ("<u2", count)):
-            parts.append(np.frombuffer(data, dtype, length, at))
-            at += parts[-1].nbytes
-        return cls(limit, bool(layout >> 7), layout & 127, *parts), at
+    limit: int  # largest |integer|
+    layout: int  # index into LAYOUTS
+    width: int  # index into WIDTH: standard deviation of the integers
 
 
-def encode_matrix(integers: np.ndarray) -> bytes:
-    """Code an int8 matrix (R, C) with values in ±127, R and C at least 1."""
-    plan = _choose(integers)
-    if plan.limit == 0:
-        return plan.pack()
-    encoder = RangeEncoder()
-
-    def code(symbols: np.ndarray, model: Categorical) -> np.ndarray:
-        encoder.encode(symbols, model)
-        return symbols
-
-    _walk((integers.T if plan.transposed else integers).astype(np.int32) + plan.limit, plan, code)
-    return plan.pack() + _to_bytes(encoder)
+def encode_matrix(integers: np.ndarray, states: int = 0) -> bytes:
+    """Code an int8 matrix (R, C) with values in ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
+    return min((_encode(integers, states, plan) for plan in _plans(integers)), key=len)
 
 
-def decode_matrix(data: bytes, shape: tuple[int, int]) -> np.ndarray:
-    """The int8 matrix (R, C) that `encode_matrix` was given; `data` must be whole (the container checks that)."""
-    plan, at = Plan.unpack(data)
-    if plan.limit == 0:
-        return np.zeros(shape, np.int8)
-    decoder = _from_bytes(data[at:])
-    symbols = np.zeros(shape[::-1] if plan.transposed else shape, np.int32)
-    _walk(symbols, plan, lambda symbols, model: decoder.decode(model, len(symbols)))
-    integers = (symbols - plan.limit).astype(np.int8)
-    return np.ascontiguousarray(integers.T if plan.transposed else integers)
+def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.ndarray:
+    """The int8 matrix (R, C) that `encode_matrix` was given. Any other bytes give some matrix: checksums come before."""
+    limit, layout, width = data[:3].ljust(3, b"\0")
+    integers = np.zeros(shape, np.int8)
+    content = np.frombuffer(bytearray(data[3:]), np.uint8)
+    _run(integers, states, Plan(limit & 127, layout % len(LAYOUTS), width & 127), content, encoding=False)
+    return integers
 
 
-def _walk(symbols_RC: np.ndarray, plan: Plan, code: Callable[[np.ndarray, Categorical], np.ndarray]) -> None:
-    """Pass every symbol through `code` once, with its model. The decoder's `symbols_RC` fill up on the way.
-
-    One function serves both directions, so the two cannot drift apart.
-    """
-    R, C = symbols_RC.shape
-    levels = 2 * plan.limit + 1
-    counts_KL = np.stack([_prior(plan.limit, *start) for start in zip(plan.means, plan.decays, strict=True)])
-    if plan.kind == 0:
-        flat = symbols_RC.reshape(-1)
-        for start in range(0, R * C, BLOCK):
-            flat[start : start + BLOCK] = code(flat[start : start + BLOCK], Categorical(counts_KL[0], perfect=False))
-            counts_KL[0] += np.bincount(flat[start : start + BLOCK], minlength=levels)
-        symbols_RC[:] = flat.reshape(R, C)
-        return
-    signed, shift = KINDS[plan.kind]
-    running_C = _running_start(plan.thresholds, C)
-    for row_C in symbols_RC:
-        context_C = np.searchsorted(plan.thresholds, running_C, side="right")
-        order_C = np.argsort(context_C, kind="stable")
-        stops = np.cumsum(np.bincount(context_C, minlength=CONTEXTS)).tolist()
-        start = 0
-        for context, stop in enumerate(stops):
-            if stop > start:
-                columns = order_C[start:stop]
-                row_C[columns] = code(row_C[columns], Categorical(counts_KL[context], perfect=False))
-                start = stop
-        counts_KL += np.bincount(context_C * levels + row_C, minlength=CONTEXTS * levels).reshape(CONTEXTS, levels)
-        _follow(running_C, row_C - plan.limit, signed, shift)
+def code_length(integers: np.ndarray, states: int = 0) -> float:
+    """Bits that `encode_matrix` takes, within a byte or two, without writing them."""
+    nothing = np.empty(0, np.uint8)
+    return 8.0 * min(len(plan) + _run(integers, states, plan, nothing, encoding=True) for plan in _plans(integers))
 
 
-def _running_start(thresholds: np.ndarray, columns: int) -> np.ndarray:
-    return np.full(columns, thresholds[len(thresholds) // 2], np.int32)
-
-
-def _follow(running_C: np.ndarray, row_C: np.ndarray, signed: bool, shift: int) -> None:
-    """Move the running mean (× 256) towards the newest row, in integers, in place."""
-    running_C += ((row_C if signed else np.abs(row_C)) * 256 - running_C) >> shift
-
-
-def _prior(limit: int, mean: int, decay: int) -> np.ndarray:
-    """Start counts (2·limit + 1,) ∝ g^(d²), g = decay / 65536, d the distance from `mean`: a Gaussian without exp."""
-    g = float(decay) / 65536
-    shape, weight, ratio = [], 1.0, g
-    for _ in range(2 * limit + 1):
-        shape.append(weight)
-        weight = weight * ratio if weight > 1e-12 else 0.0  # denormal numbers are not the same on all machines
-        ratio = ratio * g * g if ratio > 1e-12 else 0.0
-    table = [shape[min(abs(q - int(mean)), 2 * limit)] for q in range(-limit, limit + 1)]
-    unit = PRIOR_MASS / sum(table)
-    return np.array([PRIOR_FLOOR + unit * weight for weight in table])
-
-
-def _choose(integers: np.ndarray) -> Plan:
-    """The contexts that a sample says are cheapest, their learning included."""
+def _plans(integers: np.ndarray) -> list[Plan]:
     limit = int(np.abs(integers.astype(np.int16)).max())
-    empty = np.zeros(0, "<i2")
-    plain_cost, starts = _cost(np.zeros(integers.shape, np.int64), integers, 1, integers.size)
-    header_bits = 8 * 5 * (CONTEXTS - 1)
-    best_gain, best = header_bits + LEAST_GAIN * plain_cost, Plan(limit, False, 0, empty, *starts)
-    for transposed in (False, True):
-        matrix = integers.T if transposed else integers
-        if limit == 0 or len(matrix) < 4:
-            continue
-        sample = _sample(matrix)
-        sample_cost, _ = _cost(np.zeros(sample.shape, np.int64), sample, 1, matrix.size)
-        for kind in range(1, len(KINDS)):
-            running = _running_means(sample, *KINDS[kind])
-            cuts = np.quantile(running, np.arange(1, CONTEXTS) / CONTEXTS, method="lower")
-            thresholds = cuts.astype("<i2")
-            cost, starts = _cost(np.searchsorted(thresholds, running, side="right"), sample, CONTEXTS, matrix.size)
-            if sample_cost - cost > best_gain:
-                best_gain = sample_cost - cost
-                best = Plan(limit, transposed, kind, thresholds, *starts)
-    return best
+    width = round(4 * log2(max(np.square(integers, dtype=np.float64).mean(), 2.0**-12))) + UNIT
+    return [Plan(limit, layout, width) for layout in range(len(LAYOUTS) if limit else 1)]
 
 
-def _sample(matrix_RC: np.ndarray) -> np.ndarray:
-    """Four stretches of rows, evenly spread, end to end; all rows where there are few."""
-    R = len(matrix_RC)
-    if R <= 4 * SAMPLE_ROWS:
-        return matrix_RC.astype(np.int32)
-    starts = [part * (R - SAMPLE_ROWS) // 3 for part in range(4)]
-    return np.concatenate([matrix_RC[start : start + SAMPLE_ROWS] for start in starts]).astype(np.int32)
+def _encode(integers: np.ndarray, states: int, plan: Plan) -> bytes:
+    data = np.empty(integers.size + 8, np.uint8)
+    end = _run(integers, states, plan, data, encoding=True)
+    if end > data.size:  # more than 8 bits a weight: start and data do not match
+        data = np.empty(end, np.uint8)
+        _run(integers, states, plan, data, encoding=True)
+    return bytes(plan) + data[:end].tobytes().rstrip(b"\0")  # the decoder reads zeros after the end
 
 
-def _running_means(sample_RC: np.ndarray, signed: bool, shift: int) -> np.ndarray:
-    """The running mean (× 256) that each entry would see, (R, C)."""
-    start = 0 if signed else int(np.abs(sample_RC).mean() * 256)
-    running_C = np.full(sample_RC.shape[1], start, np.int32)
-    means_RC = np.empty(sample_RC.shape, np.int32)
-    for row, row_C in enumerate(sample_RC):
-        means_RC[row] = running_C
-        _follow(running_C, row_C, signed, shift)
-    return means_RC
+def _run(integers_RC: np.ndarray, states: int, plan: Plan, data: np.ndarray, encoding: bool) -> int:
+    """Code into `data` as much as it holds, or decode into `integers_RC`; the bytes coded.
 
-
-def _cost(context: np.ndarray, sample: np.ndarray, contexts: int, size: int) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
-    """Bits that `size` weights like the sample would take, and the Gaussian starts (means, decays) of the contexts.
-
-    Conditional entropy, and half of log2(size) bits for each count that has to be learnt.
+    The walk goes along the shorter side: a regression on few columns has many rows to learn from, and is the faster.
     """
-    joint_KL = np.bincount((context * 256 + sample + 128).ravel(), minlength=256 * contexts).reshape(contexts, 256)
-    total_K = joint_KL.sum(axis=1)
-    share_KL = joint_KL / np.maximum(total_K, 1)[:, None]
-    entropy_K = -(share_KL * np.log2(np.where(share_KL > 0, share_KL, 1))).sum(axis=1)
-    bits = (entropy_K * total_K).sum() / sample.size * size + np.count_nonzero(joint_KL) / 2 * np.log2(size)
-    q_L = np.arange(-128, 128)
-    mean_K = np.rint(share_KL @ q_L)
-    variance_K = (share_KL * (q_L - mean_K[:, None]) ** 2).sum(axis=1)
-    decays = [min(65535, round(65536 * exp(-0.5 / max(variance, 0.05)))) for variance in variance_K.tolist()]
-    return float(bits), (mean_K.astype(np.int8), np.array(decays, "<u2"))
+    if plan.limit == 0:
+        return 0
+    across = integers_RC.shape[0] < integers_RC.shape[1]
+    matrix_RC = (integers_RC.T if across else integers_RC).copy()
+    layout = LAYOUTS[plan.layout]
+    spans_N3, child_N2 = _tree(plan)
+    start = np.concatenate([_starts(plan, spans_N3, grid) for grid in range(2 if states else 1)], axis=2)
+    regressing = plan.layout > 0 and matrix_RC.shape[1] <= WIDEST
+    state = memory(np.column_stack([child_N2, spans_N3[:, 1]]), start, layout, matrix_RC.shape, regressing)
+    if not encoding:
+        state.coder[CODE] = int.from_bytes(data[:REGISTER_BYTES].tobytes().ljust(REGISTER_BYTES, b"\0"))
+        state.coder[AT] = REGISTER_BYTES
+    next_state = NEXT_STATE[states] if states else np.zeros((1, 2), np.uint8)
+    walk(matrix_RC, data, encoding, across, layout, 0.5 / float(WIDTH[plan.width]), next_state, state)
+    if not encoding:
+        integers_RC[:] = matrix_RC.T if across else matrix_RC
+    return _finish(state.coder, data) if encoding else len(data)
+
+
+def _finish(coder: np.ndarray, data: np.ndarray) -> int:
+    """End the code: one byte, and the zeros that follow it, name a point in the last interval."""
+    end = int(coder[AT])
+    if coder[LOW] == 0:
+        return end
+    if end < len(data):
+        data[end] = (int(coder[LOW]) >> 40) + 1
+    return end + 1
+
+
+def _tree(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (first rank, rank that parts the children, end) and children: each node halves the mass it holds.
+
+    Numbered level by level: the counters of the first four decisions share a line of the cache.
+    """
+    distance_L = np.abs(np.arange(-plan.limit, plan.limit + 1)) * (32 / WIDTH[plan.width])
+    mass = np.concatenate([[0], np.cumsum(DENSITY[np.minimum(distance_L, 255).astype(np.int64)])])
+    ranges, spans, children = [(0, 2 * plan.limit + 1)], [], []
+    for first, end in ranges:  # grows on the way
+        middle = first + 1 + int(np.argmin(np.abs(2 * mass[first + 1 : end] - mass[first] - mass[end])))
+        spans.append((first, middle, end))
+        children.append([])
+        for part in ((first, middle), (middle, end)):
+            leaf = part[1] - part[0] == 1
+            children[-1].append(~part[0] if leaf else len(ranges))
+            ranges += [] if leaf else [part]
+    return np.array(spans, np.int64), np.array(children, np.int64)
+
+
+def _starts(plan: Plan, spans_N3: np.ndarray, grid: int) -> np.ndarray:
+    """P(child 1) · 2^22, (CENTRES, WIDTHS, N), of Gaussians with the bins' centres and widths on a grid of the trellis."""
+    k = np.arange(-plan.limit, plan.limit + 1)
+    halves_L = 2 * k - grid * np.sign(k)  # what k stands for, in half steps
+    spacing_L = np.diff(halves_L, prepend=halves_L[0] - 2) + np.diff(halves_L, append=halves_L[-1] + 2)
+    deviation = 2 * WIDTH[plan.width]
+    centre_M11 = ((np.arange(CENTRES) - CENTRES // 2) * (deviation / 8))[:, None, None]
+    scale_S1 = 32 / (deviation * WIDTH[UNIT - 16 : UNIT + 16 : 2])[:, None]
+    distance_MSL = np.minimum(np.abs(halves_L - centre_M11) * scale_S1, 255)
+    mass = np.cumsum(DENSITY[distance_MSL.astype(np.int64)] * spacing_L, axis=2)
+    mass = np.concatenate([np.zeros((CENTRES, WIDTHS, 1), np.int64), mass], axis=2)
+    first, middle, end = (mass[:, :, rank] for rank in spans_N3.T)
+    return ((end - middle) * 2**22 // (end - first)).clip(2**12, 2**22 - 2**12)
 
 
 def encode_floats(values: np.ndarray) -> bytes:
-    """Code an fp16 array of any shape, at least one element, bit for bit: the upper bits of their rank, then the rest raw.
+    """Code an fp16 array of any shape, at least one element, bit for bit.
 
-    The rank is the bit pattern put in numerical order, so that the scales of a matrix lie close together; the encoder
-    splits it where adaptive counts of the upper part pay best.
+    Low bits of the patterns that are zero in all of them (of rounded scales) are dropped. The rest, put in numerical
+    order so that the scales of a matrix lie close together, is split where it takes the fewest bytes.
     """
     pattern = values.ravel().view(np.uint16)
-    rank = np.where(pattern >> 15, ~pattern, pattern | 0x8000).astype(np.int32)
-    shift = min(range(17), key=lambda shift: (_float_cost(rank >> shift, shift), shift))
-    upper = rank >> shift
-    first, bins = int(upper.min()), int(upper.max() - upper.min() + 1)
-    encoder = RangeEncoder()
+    union = int(np.bitwise_or.reduce(pattern)) | 0x8000
+    zeros = (union & -union).bit_length() - 1
+    rank = np.where(pattern >> 15, ~pattern, pattern | 0x8000).astype(np.int32) >> zeros
+    first = next(shift for shift in range(16) if (rank.max() >> shift) - (rank.min() >> shift) <= 2 * FLOAT_LIMIT)
+    return min((_encode_ranks(rank, zeros, shift) for shift in range(first, first + 4)), key=len)
 
-    def code(symbols: np.ndarray, model: Categorical | Uniform) -> np.ndarray:
-        encoder.encode(symbols, model)
-        return symbols
 
-    _walk_floats(upper - first, rank & ((1 << shift) - 1), bins, shift, code)
-    return struct.pack("<BHH", shift, first, bins) + _to_bytes(encoder)
+def _encode_ranks(rank_N: np.ndarray, zeros: int, shift: int) -> bytes:
+    upper_N = rank_N >> shift
+    centre = int(upper_N.max() + upper_N.min()) // 2
+    lower_NS = (rank_N[:, None] >> np.arange(shift) & 1).astype(np.uint8)
+    matrix = encode_matrix((upper_N - centre).astype(np.int8)[None])
+    return struct.pack("<BH", zeros << 4 | shift, centre) + np.packbits(lower_NS).tobytes() + matrix
 
 
 def decode_floats(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """The fp16 array that `encode_floats` was given; `data` must be whole (the container checks that)."""
-    shift, first, bins = struct.unpack_from("<BHH", data)
-    decoder = _from_bytes(data[5:])
-    upper, lower = np.zeros(shape, np.int32).ravel(), np.zeros(shape, np.int32).ravel()
-    _walk_floats(upper, lower, bins, shift, lambda symbols, model: decoder.decode(model, len(symbols)))
-    rank = (((upper + first) << shift) | lower).astype(np.uint16)
-    return np.where(rank >> 15, rank & 0x7FFF, ~rank).astype(np.uint16).view(np.float16).reshape(shape)
-
-
-def _walk_floats(upper: np.ndarray, lower: np.ndarray, bins: int, shift: int, code: Callable) -> None:
-    """Pass both parts through `code`, as `_walk` does; the counts are renewed after 1, 2, 3, 5, 8, 13, … values."""
-    counts = np.full(bins, FLOAT_PRIOR)
-    start = 0
-    while bins > 1 and start < len(upper):
-        stop = start + 1 + start // 2
-        upper[start:stop] = code(upper[start:stop], Categorical(counts, perfect=False))
-        counts += np.bincount(upper[start:stop], minlength=bins)
-        start = stop
-    if shift:
-        lower[:] = code(lower, Uniform(1 << shift))
-
-
-def _float_cost(upper: np.ndarray, shift: int) -> float:
-    """Bits of the Krichevsky–Trofimov code of the upper parts, and of the raw lower parts."""
-    counts = np.bincount(upper - upper.min())
-    if len(counts) > FLOAT_BINS:
-        return float("inf")
-    prior = FLOAT_PRIOR * len(counts)
-    nats = lgamma(prior + len(upper)) - lgamma(prior)
-    nats -= sum(lgamma(FLOAT_PRIOR + count) - lgamma(FLOAT_PRIOR) for count in counts[counts > 0].tolist())
-    return nats / log(2) + shift * len(upper)
-
-
-def _to_bytes(encoder: RangeEncoder) -> bytes:
-    """Big-endian words without the zeros at the end, which the decoder puts back."""
-    return encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
-
-
-def _from_bytes(data: bytes) -> RangeDecoder:
-    return RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32))
+    split, centre = struct.unpack_from("<BH", data)
+    zeros, shift = divmod(split, 16)
+    bits = prod(shape) * shift
+    end = 3 + (bits + 7) // 8
+    lower_NS = np.unpackbits(np.frombuffer(data[3:end], np.uint8), count=bits).reshape(prod(shape), shift)
+    upper_N = decode_matrix(data[end:], (1, prod(shape)))[0].astype(np.int32) + centre
+    rank = (upper_N << shift | lower_NS @ (1 << np.arange(shift))) << zeros
+    pattern = np.where(rank >> 15, rank & 0x7FFF, ~rank) & (0xFFFF << zeros & 0xFFFF)  # ~ has made ones of the zeros
+    return pattern.astype(np.uint16).view(np.float16).reshape(shape)

@@ -134,8 +134,3 @@ class GPT(nn.Module):
                 parameter.normal_(0, parameter.numel() ** -0.5, generator=generator)
             elif parameter.ndim == 2 and name.endswith(".weight"):
                 nn.init.orthogonal_(parameter, generator=generator)
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Names of the weights of all linear layers, in the order of the network."""
-    return [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]

@@ -8,17 +8,87 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairway.bounds import bounded
+from fairway.errors import InputError
+
+ROLES = ("attention", "feed_forward", "embedding")
+SEARCHES = ("percentile_row", "percentile_matrix", "mse")
 
 
 @dataclass(frozen=True)
 class Quant:
-    """Clips are in standard deviations of a row, damping in means of the Hessian's diagonal, block in columns."""
+    """Clips are in standard deviations of a row, damping in means of the Hessian's diagonal, temperature in logits.
 
-    method: Literal["gptq", "rtn"]
+    Raises InputError for settings of which one would leave the other without effect.
+    """
+
+    method: Literal["gptq", "gptq_lite", "rtn"]
     bits: int = bounded(ge=2, le=8)
+    attention_extra_bits: int = bounded(ge=-6, le=6)
+    feed_forward_extra_bits: int = bounded(ge=-6, le=6)
+    embedding_extra_bits: int = bounded(ge=-6, le=6)
+    finer_layers: list[int]
+    finer_bits: int = bounded(ge=1, le=6)
+    clip_rule: Literal["deviation", "maximum", "percentile_row", "percentile_matrix", "mse"]
     clip: float = bounded(gt=0, le=1000)
-    embedding_bits: int = bounded(ge=2, le=8)
     embedding_clip: float = bounded(gt=0, le=1000)
+    per_tensor: bool
+    scale_floor: bool
+    scale_mantissa_bits: int = bounded(ge=0, le=10)
+    small_mantissa_bits: int = bounded(ge=0, le=10)
+    allocation: Literal["uniform", "sensitivity"]
+    target_bytes: int = bounded(ge=0)
+    trellis: Literal[0, 4, 8]
+    rate_weight: float = bounded(ge=0, le=10)
+    rotation: Literal["none", "hadamard"]
+    prune_fraction: float = bounded(ge=0, lt=1)
+    prune_ones: float = bounded(ge=0, le=1)
+    repair_matrices: int = bounded(ge=0)
+    repair_rank: int = bounded(ge=1, le=255)
+    repair_bits: int = bounded(ge=2, le=8)
+    calibration: Literal["train", "generated", "random"]
     calibration_tokens: int = bounded(ge=1)
+    calibration_temperature: float = bounded(gt=0)
     damping: float = bounded(gt=0, le=1)
+    column_order: Literal["descending", "natural"]
     block: int = bounded(ge=1)
+
+    def __post_init__(self):
+        if self.method == "gptq_lite" and self.clip_rule not in SEARCHES:
+            raise InputError(
+                f"quant.method gptq_lite searches for clips; expected quant.clip_rule {', '.join(SEARCHES[:-1])} or "
+                f"{SEARCHES[-1]}, found {self.clip_rule}"
+            )
+        if self.allocation == "sensitivity" and (self.clip_rule != "deviation" or self.per_tensor or self.scale_floor):
+            raise InputError(
+                "quant.allocation sensitivity chooses every row's step itself; expected quant.clip_rule deviation, "
+                "quant.per_tensor false and quant.scale_floor false, or quant.allocation uniform"
+            )
+        if self.trellis and self.prune_ones:
+            raise InputError("quant.prune_ones would derail the trellis of the weights after it; expected quant.trellis 0")
+        if self.prune_fraction and self.rotation != "none":
+            raise InputError("quant.rotation would fill the zeros of quant.prune_fraction again; expected quant.rotation none")
+        if self.prune_fraction and self.rotation != "none":
+            raise InputError(
+                "quant.prune_fraction and quant.rotation hadamard do not go together: turned weights are no longer zero; "
+                "expected quant.rotation none"
+            )
+        if self.allocation == "uniform":
+            self._check_bits()
+
+    def _check_bits(self) -> None:
+        for role in ROLES:
+            least = self.bits + getattr(self, f"{role}_extra_bits")
+            most = least + (self.finer_bits if self.finer_layers and role != "embedding" else 0)
+            if least < 2 or most > 8:
+                raise InputError(
+                    f"quant.bits {self.bits} with {role}_extra_bits and finer_bits gives {least if least < 2 else most} bits; "
+                    "expected 2 to 8"
+                )
+
+    def bits_of(self, role: str, layer: int | None, layers: int) -> int:
+        """Bits of a weight's grid: `bits`, what its role has on top, and what its layer has."""
+        finer = layer is not None and layer in [chosen % layers for chosen in self.finer_layers]
+        return self.bits + getattr(self, f"{role}_extra_bits", 0) + (self.finer_bits if finer else 0)
+
+    def clip_of(self, role: str) -> float:
+        return self.embedding_clip if role == "embedding" else self.clip

@@ -6,7 +6,15 @@ SMALL = 4096  # elements: up to here the steps and the coder's learning cost mor
 
 
 def role_of(name: str, tensor: Tensor) -> str:
-    """ "embedding" for looked-up tables, "matrix" for weights that multiply, "small" for what stays fp16."""
+    """ "embedding" (tables and the head), "attention", "feed_forward", "projection" (of narrow tables), or "small"."""
     if tensor.ndim != 2 or tensor.numel() <= SMALL or not name.endswith(".weight"):
         return "small"
-    return "embedding" if name.endswith(("embedding.weight", "table.weight")) else "matrix"
+    if name.endswith(("embedding.weight", "table.weight")):
+        return "embedding"
+    return next((role for role in ("attention", "feed_forward") if f".{role}." in name), "projection")
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to, None outside the stack."""
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "blocks" else None

@@ -32,7 +32,9 @@ SUMMARY = [(key, stage) for _, stage, key in LADDER] + [
     ("certified_bpb", "certify"),
 ]
 ROLES = {
-    "matrix": "weights: matrices",
+    "attention": "weights: attention",
+    "feed_forward": "weights: feed-forward",
+    "projection": "weights: projections",
     "embedding": "weights: embeddings",
     "small": "weights: vectors and scalars",
     "container": "weights: header",

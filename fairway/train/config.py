@@ -84,6 +84,16 @@ class Train:
         return next(passes for passes in range(1, sequences + 1) if sequences % passes == 0 and sequences // passes <= at_once)
 
 
+PLAIN_GRIDS = {  # what training can foresee of the `quant` section; finer layers it takes for the others
+    "allocation": "uniform",
+    "target_bytes": 0,
+    "trellis": 0,
+    "rotation": "none",
+    "per_tensor": False,
+    "scale_floor": False,
+}
+
+
 @dataclass(frozen=True)
 class Qat:
     """What makes training foresee the grids of `quant`; bits and clips are those of that section (checked together)."""
@@ -104,12 +114,23 @@ class Qat:
         """Raises InputError when training would foresee another grid than the `quant` section makes."""
         if not (self.start or self.entropy_weight or self.crown_weight):
             return
-        for name in ("bits", "clip", "embedding_bits", "embedding_clip"):
-            if getattr(self, name) != getattr(quant, name):
+        if bent := [name for name, plain in PLAIN_GRIDS.items() if getattr(quant, name) != plain]:
+            expected = ", ".join(f"quant.{name} {str(PLAIN_GRIDS[name]).lower()}" for name in bent)
+            raise InputError(
+                f"qat foresees plain grids of bits and clip alone; expected {expected} (or qat.start, entropy_weight and "
+                "crown_weight 0)"
+            )
+        grids = {
+            "bits": (self.bits, quant.bits_of("attention", None, 1)),
+            "embedding_bits": (self.embedding_bits, quant.bits_of("embedding", None, 1)),
+        }
+        if quant.clip_rule == "deviation":  # a searched clip is nobody's to foresee
+            grids |= {"clip": (self.clip, quant.clip), "embedding_clip": (self.embedding_clip, quant.embedding_clip)}
+        for name, (foreseen, found) in grids.items():
+            if foreseen != found:
                 raise InputError(
-                    f"qat.{name} is {getattr(self, name)} and quant.{name} is {getattr(quant, name)}; "
-                    "training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight "
-                    "and crown_weight are 0)"
+                    f"qat.{name} is {foreseen} and the quant section makes it {found}; training foresees the grid it will be "
+                    "put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
                 )
 
 

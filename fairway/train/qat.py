@@ -19,7 +19,7 @@ from fairway.train.config import Qat
 
 
 def grid_weights(model: nn.Module) -> dict[str, str]:
-    """Names of the parameters that `quant` puts on a grid → "matrix" or "embedding"."""
+    """Names of the parameters that `quant` puts on a grid → their roles (quant.roles)."""
     roles = {name: role_of(name, parameter) for name, parameter in model.named_parameters()}
     return {name: role for name, role in roles.items() if role != "small"}
 
@@ -96,9 +96,9 @@ def _tall_matrices(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qa
     """All rows of one length on one kind of grid as a single matrix, with its bits and clip: few kernels, each large."""
     weights = defaultdict(list)
     for name, role in roles.items():
-        weights[role, parameters[name].shape[1]].append(parameters[name])
-    for (role, _), group in weights.items():
-        yield torch.cat(group), *grid_of(role, qat)
+        weights[*grid_of(role, qat), parameters[name].shape[1]].append(parameters[name])
+    for (bits, clip, _), group in weights.items():
+        yield torch.cat(group), bits, clip
 
 
 def prune_target(done: float, qat: Qat) -> float:

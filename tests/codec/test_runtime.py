@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from fairway.codec import container, packing, runtime
-from fairway.lm.model import GPT, linear_names
+from fairway.lm.model import GPT
+from fairway.quant.matrix import QuantisedMatrix
 from fairway.score.config import Eval, Ngram, Settings, Ttt
 from fairway.score.predictor import Predictor
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer
@@ -33,10 +34,10 @@ def weights_file(model: GPT) -> bytes:
     """Matrices as 6-bit integers with a scale a row, the rest in fp16."""
     matrices, small = {}, {}
     for name, tensor in model.state_dict().items():
-        if name in linear_names(model):
+        if tensor.ndim == 2 and name.endswith(".weight"):
             scales = (tensor.abs().amax(1) / 31).half()
             integers = (tensor / scales.float()[:, None]).round().clamp(-31, 31).to(torch.int8)
-            matrices[name] = (integers.numpy(), scales.numpy(), 6)
+            matrices[name] = QuantisedMatrix(integers.numpy(), scales.numpy(), 6)
         else:
             small[name] = tensor.half().numpy()
     return container.write(dataclasses.asdict(model.architecture), matrices, small)

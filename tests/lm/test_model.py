@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.lm.model import GPT, StreamState, linear_names
+from fairway.lm.model import GPT, StreamState
 
 TOKENS = [5, 40, 40, 1, 7, 9, 63, 0, 1, 1, 12, 5]
 SINGLE = {"layers": 1, "value_embedding_layers": [0], "recurrence_layers": [0]}
@@ -203,11 +203,3 @@ def test_at_initialisation_matrices_are_orthogonal_and_tables_small(tiny):
     assert 0.0045 < model.stream.embedding.weight.std() < 0.0055
     assert 0.009 < model.value_embedding.table.weight.std() < 0.011
     assert torch.equal(model.blocks[0].attention.query_gain, torch.full((4,), 1.5))
-
-
-def test_linear_names_are_the_weights_of_linear_layers_in_order(tiny):
-    names = linear_names(GPT(dataclasses.replace(tiny, **SINGLE, activation="square_glu", tied_embeddings=False)))
-    attention = [f"blocks.0.attention.{name}.weight" for name in ("query", "key", "value", "output")]
-    feed_forward = [f"blocks.0.feed_forward.{name}.weight" for name in ("up", "down", "gate")]
-    projections = ["stream.bigram.projection.weight", "value_embedding.projection.weight"]
-    assert names == [*projections, *attention, *feed_forward, "unembedding.weight"]

@@ -109,7 +109,7 @@ def test_only_what_follows_a_change_runs_again(clone):
     assert reproduce(clone, "eval_ngram") == ["eval_ngram"]
     set_param(clone, "ttt.lr", 0.0003)
     assert reproduce(clone, "eval_ngram") == ["eval_ttt", "eval_ngram"]
-    set_param(clone, "quant.embedding_bits", 5)
+    set_param(clone, "quant.embedding_extra_bits", -1)
     assert reproduce(clone, "eval_sliding") == ["quant", "compress", "eval_sliding"]
 
 

@@ -1,76 +1,218 @@
-"""The quant stage on a tiny network: the same bytes twice, a network that still works, and the reports."""
+"""The stages quant and compress on a tiny network: same bytes twice, budgets that are met, ranks that agree, every coder."""
 
 import csv
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from fairway.codec import container, packing
+from fairway.errors import InputError
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
+from fairway.params import read_yaml
 from fairway.quant import artifact
-from fairway.quant.quantiser import dequantise_state
 from fairway.text.shards import ShardWriter
-from stages import quant
+from fairway.text.tokenizer import BYTE_MODEL
+from stages import compress, quant
 
-PARAMS = """
-quant: {method: METHOD, bits: 6, clip: 12.85, embedding_bits: 8, embedding_clip: 20.0,
-        calibration_tokens: 999, damping: 1e-2, block: 128}
-"""
+ROOT = Path(__file__).resolve().parents[2]
+TOKENS = 20_000
+INTEGERS = Path("artifacts/quant/integers.safetensors")
+PYZ, WEIGHTS = Path("artifacts/compress/submission.pyz"), Path("artifacts/compress/model.fwy")
+TINY = {"calibration_tokens": 999, "clip": 8.0, "embedding_clip": 8.0}
+
+
+def configure(quant_section: dict, compress_section: dict | None = None) -> None:
+    """The shipped params with other values in the two sections of these stages."""
+    params = read_yaml(ROOT / "params.yaml")
+    params["quant"] |= quant_section
+    params["compress"] |= compress_section or {}
+    params["model"] |= {"layers": 3, "xsa_layers": 1}  # what quant.finer_layers are checked against
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def report(stage: str, name: str) -> dict | list[dict]:
+    path = Path("reports", stage, name)
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    with path.open() as table:
+        return list(csv.DictReader(table, delimiter="\t"))
 
 
 @pytest.fixture
-def network(tiny, tmp_path, monkeypatch) -> GPT:
-    """A random network and 2,000 random tokens, laid out as the stages before would."""
+def network(tiny, shaken, tmp_path, monkeypatch) -> GPT:
+    """A random network, random tokens and the tokenizer of bytes, laid out as the stages before would. Code that is packed
+    takes seconds and is not what these tests are about."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+    monkeypatch.setattr(packing, "code_stream", lambda modules, root: bytes(20_000))
     # wide enough for matrices and tables to be quantised, not kept as small tensors
-    architecture = dataclasses.replace(tiny, width=64, vocabulary_size=80, bigram_buckets=300, sequence_length=8)
-    model = GPT(architecture)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.1)
-    (tmp_path / "artifacts" / "prequant_ttt").mkdir(parents=True)
+    architecture = dataclasses.replace(tiny, width=72, rope_dims=6, vocabulary_size=80, bigram_buckets=300, sequence_length=8)
+    model = shaken(architecture)
+    Path("artifacts/prequant_ttt").mkdir(parents=True)
     checkpoint.save("artifacts/prequant_ttt/checkpoint.safetensors", architecture, model.state_dict())
-    with ShardWriter(tmp_path / "artifacts" / "tokenize" / "train", "train", 1500) as writer:
-        writer.write(np.random.default_rng(0).integers(0, 80, 2000).astype(np.uint16))
+    with ShardWriter(tmp_path / "artifacts" / "tokenize" / "train", "train", 15_000) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 80, TOKENS).astype(np.uint16))
+    Path("artifacts/tokenize/tokenizer.model").write_bytes(BYTE_MODEL)
     return model
 
 
-@pytest.mark.parametrize("method", ["gptq", "rtn"])
-def test_stage(network, tmp_path, method):
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("METHOD", method))
-    path = tmp_path / "artifacts" / "quant" / "integers.safetensors"
-    quant.main()
-    first = path.read_bytes()
-    quant.main()
-    assert path.read_bytes() == first
+def restored() -> GPT:
+    """The network that quant has written."""
+    architecture, matrices, small = artifact.load(INTEGERS)
+    weights = {name: matrix.weights() for name, matrix in matrices.items()} | small
+    model = GPT(architecture)
+    model.load_state_dict({name: torch.from_numpy(values).float() for name, values in weights.items()})
+    return model.eval()
 
-    architecture, matrices, small = artifact.load(path)
-    restored = GPT(architecture)
-    restored.load_state_dict(dequantise_state(matrices, small))
-    tokens = torch.randint(0, 80, (4, 8))
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({}, "gptq"),
+        ({"allocation": "uniform", "trellis": 0, "rotation": "none"}, "gptq"),
+        ({"method": "rtn"}, "rtn"),
+        ({"method": "rtn", "allocation": "uniform", "calibration_tokens": 10**9}, "rtn"),
+        ({"method": "gptq_lite", "clip_rule": "percentile_row", "allocation": "uniform"}, "gptq_lite"),
+    ],
+)
+def test_the_same_bytes_twice_and_a_network_that_still_works(network, changes, method):
+    configure(TINY | changes)
+    quant.main()
+    first = INTEGERS.read_bytes()
+    quant.main()
+    assert INTEGERS.read_bytes() == first
+
+    tokens = torch.randint(0, 80, (4, 8), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        exact, rounded = network(tokens.clone()), restored(tokens.clone())
+        exact, rounded = network(tokens), restored()(tokens)
     assert 0 < (exact - rounded).std() < 0.3 * exact.std()
 
-    metrics = json.loads((tmp_path / "reports" / "quant" / "metrics.json").read_text())
-    with (tmp_path / "reports" / "quant" / "matrices.tsv").open() as table:
-        rows = list(csv.DictReader(table, delimiter="\t"))
-    assert {row["name"] for row in rows} == set(matrices)
-    linear = sum(row["role"] == "matrix" for row in rows)
-    assert linear > 0
-    assert metrics["gptq_matrices"] == (linear if method == "gptq" else 0)
+    metrics, rows = report("quant", "metrics.json"), report("quant", "matrices.tsv")
+    assert {row["name"] for row in rows} == set(artifact.load(INTEGERS)[1])
+    assert {row["role"] for row in rows} == {"attention", "feed_forward", "embedding"}
+    assert {row["method"] for row in rows} == {method}
     assert metrics["gptq_matrices"] + metrics["rtn_matrices"] == len(rows)
-    assert 3 < metrics["bits_per_weight"] < 5
+    assert 3.5 < metrics["bits_per_weight"] < 6 and metrics["coarseness"] == 0
 
 
-def test_calibration_batches_are_the_windows_in_order():
-    tokens, starts = np.arange(50_000, dtype=np.uint16), [0, 7, 40_000]
-    batches = list(quant.calibration_batches(tokens, starts, 5_000, torch.device("cpu")))
-    assert [tuple(batch.shape) for batch in batches] == [(1, 5_000)] * 3
-    assert [batch[0, 0].item() for batch in batches] == starts
-    (batch,) = quant.calibration_batches(tokens, starts, 10, torch.device("cpu"))
-    assert torch.equal(batch, torch.stack([torch.arange(start, start + 10) for start in starts]))
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, 124 * 8),  # whole windows of 8
+        ({"calibration_tokens": 1}, 8),
+        ({"calibration_tokens": 10**9}, TOKENS),
+        ({"method": "rtn", "allocation": "uniform"}, 0),  # nobody asks
+        ({"method": "rtn", "allocation": "uniform", "repair_matrices": 1}, 124 * 8),
+    ],
+)
+def test_calibration_reads_as_much_of_the_training_text_as_it_says(network, changes, tokens):
+    configure(TINY | changes)
+    quant.main()
+    ledger = json.loads(Path("artifacts/quant/ledger.json").read_text())
+    assert (ledger["learned_from"], ledger["tokens"], ledger["val_tokens_before_scoring"]) == ("train", tokens, 0)
+    assert report("quant", "timing.json")["calibration_tokens"] == tokens
+
+
+@pytest.mark.parametrize("calibration", ["generated", "random"])
+def test_calibration_without_text_learns_from_none(network, calibration):
+    configure(TINY | {"calibration": calibration, "calibration_tokens": 200})
+    quant.main()
+    first = INTEGERS.read_bytes()
+    quant.main()
+    assert INTEGERS.read_bytes() == first
+    assert json.loads(Path("artifacts/quant/ledger.json").read_text())["tokens"] == 0
+    assert report("quant", "timing.json")["calibration_tokens"] == 200
+    assert not report("quant", "metrics.json")["fallback_matrices"]
+    configure(TINY | {"calibration": "train", "calibration_tokens": 200})
+    quant.main()
+    assert INTEGERS.read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "coder"),
+    [({}, "range"), ({"allocation": "uniform", "trellis": 0, "clip_rule": "mse"}, "zstd"), ({"method": "rtn"}, "lzma")],
+)
+def test_a_target_is_filled_and_is_what_compress_writes(network, capsys, changes, coder):
+    configure(TINY | changes, {"coder": coder})
+    quant.main()
+    compress.main()
+    target = PYZ.stat().st_size - 5000  # of some 35,000 bytes of integers
+    configure(TINY | changes | {"target_bytes": target}, {"coder": coder, "budget_bytes": target})
+    quant.main()
+    tried = [line for line in capsys.readouterr().out.splitlines() if "bytes with steps" in line]
+    compress.main()
+    assert tried[-1].startswith(f"quant: {PYZ.stat().st_size:,} bytes")
+    assert 0.999 * target <= PYZ.stat().st_size <= target
+    assert report("quant", "metrics.json")["coarseness"] > 0
+    assert report("compress", "metrics.json")["headroom_bytes"] == target - PYZ.stat().st_size
+
+
+def test_a_target_out_of_reach_names_the_smallest_size(network):
+    configure(TINY | {"target_bytes": 10_000})
+    with pytest.raises(
+        InputError, match=r"^quant.target_bytes 10,000 cannot be met: on the coarsest grids the submission takes"
+    ):
+        quant.main()
+    assert not INTEGERS.exists()
+
+
+def test_two_ranks_round_as_one_does(network):
+    """Their sums are added up in another order; the batches, more than one, are shared."""
+    configure(TINY | {"calibration_tokens": TOKENS})
+    quant.main()
+    _, alone, small = artifact.load(INTEGERS)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NPROC": "2", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, "-m", "stages.quant"], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    timing = report("quant", "timing.json")
+    assert (timing["world_size"], timing["calibration_tokens"]) == (2, TOKENS)
+    _, together, small_together = artifact.load(INTEGERS)
+    assert all(np.array_equal(small[name], small_together[name]) for name in small)
+    for name, matrix in alone.items():
+        assert np.mean(together[name].scales == matrix.scales) > 0.98
+        difference = np.linalg.norm(together[name].weights() - matrix.weights())
+        assert difference < 0.05 * np.linalg.norm(matrix.weights())
+
+
+@pytest.mark.parametrize("coder", ["range", "zstd", "lzma", "brotli"])
+def test_every_coder_keeps_every_weight(network, coder):
+    configure(TINY | {"repair_matrices": 1}, {"coder": coder})
+    quant.main()
+    compress.main()
+    architecture, matrices, small = artifact.load(INTEGERS)
+    config, weights = container.read(WEIGHTS.read_bytes())
+    assert config == dataclasses.asdict(architecture)
+    assert weights.keys() == matrices.keys() | small.keys()
+    assert all(weights[name].tobytes() == matrix.weights().tobytes() for name, matrix in matrices.items())
+    assert all(weights[name].astype(np.float16).tobytes() == values.tobytes() for name, values in small.items())
+    first = PYZ.read_bytes()
+    compress.main()
+    assert PYZ.read_bytes() == first
+
+    metrics, rows = report("compress", "metrics.json"), report("compress", "roles.tsv")
+    assert metrics["artifact_bytes"] == len(first)
+    assert metrics["weights_bytes"] == sum(int(row["bytes"]) for row in rows) == WEIGHTS.stat().st_size
+    assert metrics["parameters"] == sum(int(row["weights"]) for row in rows) == sum(w.size for w in weights.values())
+    assert metrics["challenge_bytes"] == metrics["code_bytes"] + metrics["weights_bytes"]
+    assert {row["role"] for row in rows} == {"attention", "feed_forward", "embedding", "small", "container"}
+
+
+def test_a_submission_above_the_budget_is_refused_with_what_would_help(network):
+    configure(TINY, {"budget_bytes": 20_000})
+    quant.main()
+    with pytest.raises(InputError) as error:
+        compress.main()
+    size = int(str(error.value).split()[2].replace(",", ""))
+    assert str(error.value) == (
+        f"submission.pyz takes {size:,} bytes, {size - 20_000:,} more than compress.budget_bytes 20,000; "
+        "lower quant.bits, or set quant.target_bytes 20000 to have it filled"
+    )
+    assert not PYZ.exists() and not WEIGHTS.exists()

@@ -131,13 +131,13 @@ def test_ladder_gains_are_what_each_rung_saves():
 
 
 def test_parts_of_the_artifact_add_up():
-    rows = [("small", 3, 6), ("matrix", 100, 30), ("new", 1, 1), ("matrix", 56, 20), ("container", 0, 4)]
+    rows = [("small", 3, 6), ("attention", 100, 30), ("new", 1, 1), ("attention", 56, 20), ("container", 0, 4)]
     roles = pd.DataFrame(rows, columns=["role", "weights", "bytes"])
     frame = tables.byte_parts(METRICS["compress"], roles)
     assert list(frame[["part", "bytes", "weights"]].itertuples(index=False, name=None)) == [
         ("code", 20, 0),
         ("tokenizer", 10, 0),
-        ("weights: matrices", 50, 156),
+        ("weights: attention", 50, 156),
         ("weights: vectors and scalars", 6, 3),
         ("weights: header", 4, 0),
         ("weights: new", 1, 1),

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from fairway.quant.config import Quant
+from fairway.quant import quantiser
 from fairway.quant.grids import SMALLEST_STEP, dequantise, quantise, row_scales
-from fairway.quant.quantiser import dequantise_state, quantise_state, relative_error
 from fairway.quant.roles import role_of
 from fairway.train.qat import (
     crown_penalty,
@@ -44,32 +43,38 @@ def network(tiny, shaken):
     return shaken(wide)
 
 
-def exported(state: dict[str, torch.Tensor], qat) -> tuple[dict, dict]:
-    """The quantised matrices of quant's round to nearest, and everything in float32."""
-    params = Quant("rtn", qat.bits, qat.clip, qat.embedding_bits, qat.embedding_clip, 1, 0.01, 128)
-    matrices, small, _ = quantise_state(state, {}, params)
-    return matrices, dequantise_state(matrices, small)
+@pytest.fixture
+def exported(quant_params):
+    """state, qat → what quant's round to nearest makes of the weights with a grid, in float32."""
+
+    def export(state: dict[str, torch.Tensor], qat) -> dict[str, torch.Tensor]:
+        extra, clips = qat.embedding_bits - qat.bits, {"clip": qat.clip, "embedding_clip": qat.embedding_clip}
+        params = quant_params(method="rtn", bits=qat.bits, embedding_extra_bits=extra, **clips)
+        matrices = quantiser.quantise(quantiser.prepare(state, {}, params, layers=3), params)
+        return {name: torch.from_numpy(matrix.weights()) for name, matrix in matrices.items()}
+
+    return export
 
 
-def test_the_weights_with_a_grid_are_those_that_quant_gives_one(network, qat_params):
-    matrices, _ = exported(network.state_dict(), qat_params())
+def test_the_weights_with_a_grid_are_those_that_quant_gives_one(network, exported, qat_params):
+    matrices = exported(network.state_dict(), qat_params())
     roles = grid_weights(network)
     assert list(roles) == list(matrices)
     assert roles == {name: role_of(name, network.get_parameter(name)) for name in matrices}
-    assert set(roles.values()) == {"matrix", "embedding"}
+    assert set(roles.values()) == {"feed_forward", "embedding"}
     assert {"stream.embedding.weight", "blocks.1.feed_forward.up.weight", "unembedding.weight"} <= set(roles)
     assert "stream.bigram.projection.weight" not in roles  # 1,024 weights: small
 
 
-def test_training_sees_what_round_to_nearest_exports(network, qat_params):
+def test_training_sees_what_round_to_nearest_exports(network, exported, qat_params):
     parameters, roles, qat = dict(network.named_parameters()), grid_weights(network), qat_params()
-    _, restored = exported(network.state_dict(), qat)
+    restored = exported(network.state_dict(), qat)
     weights = rounded(parameters, roles, qat)
     assert list(weights) == list(roles)
     assert all(torch.equal(weights[name], restored[name]) for name in roles)
     assert not any(torch.equal(weights[name], parameters[name]) for name in roles)
     logits = functional_call(network, weights, (TEXT,))
-    network.load_state_dict(network.state_dict() | {name: restored[name] for name in roles})
+    network.load_state_dict(network.state_dict() | restored)
     assert torch.equal(logits, network(TEXT))
 
 
@@ -104,7 +109,7 @@ def test_gradient_of_the_step_against_finite_differences():
 def test_rows_of_zeros_have_the_smallest_step_and_no_gradient(penalty, qat_params):
     weight = torch.zeros(3, 4, requires_grad=True)
     assert differentiable_step(weight, 4, 3.0).tolist() == [[SMALLEST_STEP]] * 3
-    penalty({"w": weight}, {"w": "matrix"}, qat_params()).backward()
+    penalty({"w": weight}, {"w": "attention"}, qat_params()).backward()
     assert weight.grad.tolist() == [[0.0] * 4] * 3
 
 
@@ -132,14 +137,14 @@ def test_penalties_are_their_formula(penalty, network, qat_params):
 def test_the_entropy_penalty_is_nothing_on_the_grid_and_a_twelfth_a_row_anywhere(qat_params):
     qat = qat_params(bits=4, clip=7.0)  # the step is a row's standard deviation
     signs = gaussian(6, 32).sign()
-    assert entropy_penalty({"w": 0.3 * signs}, {"w": "matrix"}, qat).item() == 0
-    spread = entropy_penalty({"w": gaussian(200, 500)}, {"w": "matrix"}, qat_params(bits=8, clip=9.0))
+    assert entropy_penalty({"w": 0.3 * signs}, {"w": "attention"}, qat).item() == 0
+    spread = entropy_penalty({"w": gaussian(200, 500)}, {"w": "attention"}, qat_params(bits=8, clip=9.0))
     assert spread.item() / 200 == pytest.approx(1 / 12, rel=0.01)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_gradients_of_penalties_against_finite_differences(penalty, qat_params):
-    roles = {"a": "matrix", "b": "embedding", "c": "matrix"}
+    roles = {"a": "attention", "b": "embedding", "c": "attention"}
     weights = [gaussian(rows, columns, seed, torch.float64) for seed, (rows, columns) in enumerate([(3, 6), (4, 6), (2, 6)])]
     qat = qat_params()
     for weight, (bits, clip) in zip(weights, [(4, 4.0), (5, 4.0), (4, 4.0)], strict=True):
@@ -149,18 +154,18 @@ def test_gradients_of_penalties_against_finite_differences(penalty, qat_params):
     assert torch.autograd.gradcheck(lambda *values: penalty(dict(zip(roles, values, strict=True)), roles, qat), weights)
 
 
-def test_the_entropy_penalty_alone_leads_to_the_grid_of_the_export(qat_params):
+def test_the_entropy_penalty_alone_leads_to_the_grid_of_the_export(exported, qat_params):
     weight, qat = gaussian(96, 48).requires_grad_(), qat_params(bits=5, clip=6.0)
 
     def loss_of_the_export() -> float:
         state = {"w.weight": weight.detach()}
-        return relative_error([(state["w.weight"], exported(state, qat)[0]["w.weight"])])
+        return (state["w.weight"] - exported(state, qat)["w.weight"]).norm() / weight.detach().norm()
 
     before = loss_of_the_export()
     optimizer = torch.optim.Adam([weight], lr=0.01, betas=(0.5, 0.95))
     for _ in range(50):
         optimizer.zero_grad()
-        entropy_penalty({"w": weight}, {"w": "matrix"}, qat).backward()
+        entropy_penalty({"w": weight}, {"w": "attention"}, qat).backward()
         optimizer.step()
     assert loss_of_the_export() < 0.25 * before
 
@@ -188,7 +193,7 @@ def cross_entropy(network) -> torch.Tensor:
 
 
 def test_compiles_into_one_graph(qat_params):
-    roles, qat = {"a": "matrix", "b": "embedding"}, qat_params()
+    roles, qat = {"a": "attention", "b": "embedding"}, qat_params()
     parameters = {"a": gaussian(8, 16), "b": gaussian(4, 16)}
 
     def together(parameters):

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.errors import InputError
-from fairway.quant.config import Quant
 
-QUANT = Quant("rtn", 4, 4.0, 5, 4.0, 1000, 0.01, 128)  # the grids of the fixture `qat_params`
+GRIDS = {"bits": 4, "embedding_extra_bits": 1, "clip": 4.0, "embedding_clip": 4.0}  # those of the fixture `qat_params`
 ADVICE = (
     "training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
 )
@@ -92,12 +91,49 @@ def test_passes_share_a_step_or_say_why_not(train_params, sequences, at_once, wo
 @pytest.mark.parametrize(
     ("name", "value", "of_quant"), [("bits", 6, 4), ("clip", 4.5, 4.0), ("embedding_bits", 8, 5), ("embedding_clip", 3.0, 4.0)]
 )
-def test_training_must_foresee_the_grid_of_quant(qat_params, switch, name, value, of_quant):
+def test_training_must_foresee_the_grid_of_quant(qat_params, quant_params, switch, name, value, of_quant):
     qat = qat_params(**{switch: 0.5, name: value})
-    with pytest.raises(InputError, match=exactly(f"qat.{name} is {value} and quant.{name} is {of_quant}; {ADVICE}")):
-        qat.check(QUANT)
+    with pytest.raises(InputError, match=exactly(f"qat.{name} is {value} and the quant section makes it {of_quant}; {ADVICE}")):
+        qat.check(quant_params(**GRIDS))
 
 
-def test_grids_need_not_agree_where_training_looks_at_none(qat_params):
-    qat_params(bits=8, embedding_clip=9.0, prune_fraction=0.5).check(QUANT)
-    qat_params(start=0.5, entropy_weight=0.1, crown_weight=1.0).check(QUANT)
+def test_extra_bits_of_quant_count(qat_params, quant_params):
+    finer = quant_params(bits=4, attention_extra_bits=1, feed_forward_extra_bits=1, clip=4.0, embedding_clip=4.0)
+    qat_params(start=0.5, bits=5, embedding_bits=4).check(finer)
+    with pytest.raises(InputError, match=exactly(f"qat.bits is 4 and the quant section makes it 5; {ADVICE}")):
+        qat_params(start=0.5, embedding_bits=4).check(finer)
+
+
+@pytest.mark.parametrize("switch", ["start", "entropy_weight", "crown_weight"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"allocation": "sensitivity"}, "quant.allocation uniform"),
+        ({"target_bytes": 10**6, "per_tensor": True}, "quant.target_bytes 0, quant.per_tensor false"),
+        (
+            {"trellis": 8, "rotation": "hadamard", "scale_floor": True},
+            "quant.trellis 0, quant.rotation none, quant.scale_floor false",
+        ),
+    ],
+)
+def test_training_cannot_foresee_other_grids_than_plain_ones(qat_params, quant_params, switch, changes, expected):
+    sentence = (
+        f"qat foresees plain grids of bits and clip alone; expected {expected} (or qat.start, entropy_weight and "
+        "crown_weight 0)"
+    )
+    quant = quant_params(**(GRIDS | changes))
+    with pytest.raises(InputError, match=exactly(sentence)):
+        qat_params(**{switch: 0.5}).check(quant)
+    qat_params().check(quant)
+
+
+def test_a_searched_clip_is_nobodys_to_foresee(qat_params, quant_params):
+    searched = quant_params(**(GRIDS | {"clip_rule": "mse"}))
+    qat_params(start=0.5, clip=7.0, embedding_clip=3.0).check(searched)
+    with pytest.raises(InputError, match=exactly(f"qat.bits is 6 and the quant section makes it 4; {ADVICE}")):
+        qat_params(start=0.5, bits=6).check(searched)
+
+
+def test_grids_need_not_agree_where_training_looks_at_none(qat_params, quant_params):
+    qat_params(bits=8, embedding_clip=9.0, prune_fraction=0.5).check(quant_params(**GRIDS))
+    qat_params(start=0.5, entropy_weight=0.1, crown_weight=1.0).check(quant_params(**GRIDS))

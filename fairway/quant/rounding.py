@@ -1,0 +1,133 @@
+"""GPTQ's inner loop, compiled: a block of columns to integers, each column's error passed on to those after it.
+
+Three ways to round a column: to nearest; to the integer of least error + price · bits; or along a trellis, where the
+Viterbi search takes all the rows of the column together, since rows do not disturb each other (trellis.py says why that
+pays). The bits are those of a Gaussian as wide as the row, which is what the weight coder's adaptive models come to.
+
+Shape letters: R rows, B columns of the block, G the two grids of a trellis, K classes of width, L integers from 0.
+"""
+
+from functools import cache
+from math import erf, sqrt
+
+import numba
+import numpy as np
+
+LIMIT = 127  # the largest integer of any grid
+WIDTHS = 2.0 ** (np.arange(-16, 33) / 4)  # standard deviations of a row, in steps, of the classes
+FAR = 1e100  # cost of a state that nothing reaches
+
+
+def width_classes(width_R: np.ndarray) -> np.ndarray:
+    """The class of rows whose weights have these standard deviations, in steps; int64 (R,)."""
+    nearest = np.rint(4 * np.log2(np.maximum(width_R, WIDTHS[0]))).astype(np.int64) + 16
+    return np.minimum(nearest, len(WIDTHS) - 1)
+
+
+@cache
+def gaussian_bits(states: int) -> np.ndarray:
+    """Code lengths (K, G, L) of |k| in bits, sign included: the mass of what is nearer to k than to the grid's other values.
+
+    A plain grid has its row 0 only.
+    """
+    grids = [np.arange(LIMIT + 1.0)] if not states else [2.0 * np.arange(LIMIT + 1), 2.0 * np.arange(LIMIT + 1) - 1]
+    if states:
+        grids[1][0] = 0
+    bits_KGL = np.zeros((len(WIDTHS), len(grids), LIMIT + 1))
+    for g, value_L in enumerate(grids):
+        edge_L = np.append((value_L[1:] + value_L[:-1]) / 2, np.inf)
+        for k, width in enumerate(WIDTHS):
+            below_L = np.array([0.5 * erf(edge / (width * sqrt(2))) for edge in edge_L])
+            mass_L = np.diff(below_L, prepend=-below_L[0])
+            bits_KGL[k, g] = -np.log2(np.maximum(mass_L, 2.0**-40))
+    return bits_KGL
+
+
+@numba.njit(nogil=True, cache=True)
+def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class_R, limit, next_state, integers_BR, error_BR):
+    """Round the columns of a block one after the other; `weight_BR` is overwritten, the last two are filled.
+
+    What is not kept becomes 0. `factor_BB` is the block of the upper U with UᵀU = H⁻¹; `price_B` what a bit costs, in
+    squared steps; `next_state` (states, 2), of length 1 for a plain grid. Errors are (w − ŵ) / U_jj.
+    """
+    B, R = weight_BR.shape
+    states = len(next_state)
+    position_R, value_R = np.empty(R), np.empty(R)
+    back_RS, candidate_RGP = np.empty((R, states), np.uint8), np.empty((R, 2, 2), np.int16)
+    for j in range(B):
+        for r in range(R):
+            position_R[r] = weight_BR[j, r] / scale_R[r]
+        if states == 1:
+            _round_plain(position_R, kept_BR[j], price_B[j], bits_KGL, class_R, limit, integers_BR[j], value_R)
+        else:
+            _round_trellis(
+                position_R, kept_BR[j], price_B[j], bits_KGL, class_R, limit, next_state,
+                integers_BR[j], value_R, back_RS, candidate_RGP,
+            )  # fmt: skip
+        for r in range(R):
+            error_BR[j, r] = (weight_BR[j, r] - value_R[r] * scale_R[r]) / factor_BB[j, j]
+        for i in range(j + 1, B):
+            if factor_BB[j, i] != 0.0:
+                weight_BR[i] -= factor_BB[j, i] * error_BR[j]
+
+
+@numba.njit(nogil=True, cache=True)
+def _round_plain(position_R, kept_R, price, bits_KGL, class_R, limit, integers_R, value_R):
+    """The nearest integer, one nearer to zero, or zero: whichever costs least."""
+    for r in range(len(position_R)):
+        size = abs(position_R[r])
+        nearest = min(int(np.rint(size)), limit) if kept_R[r] else 0
+        best, least = nearest, FAR
+        for k in (nearest, max(nearest - 1, 0), 0):
+            cost = (size - k) ** 2 + price * bits_KGL[class_R[r], 0, k]
+            if cost < least:
+                best, least = k, cost
+        integers_R[r] = value_R[r] = best if position_R[r] >= 0 else -best
+
+
+@numba.njit(nogil=True, cache=True)
+def _round_trellis(
+    position_R, kept_R, price, bits_KGL, class_R, limit, next_state, integers_R, value_R, back_RS, candidate_RGP
+):
+    """The path through the trellis of least squared error plus price · bits over all rows of a column (Viterbi)."""
+    R, S = len(position_R), len(next_state)
+    cost_S, onward_S, cost_GP = np.full(S, FAR), np.empty(S), np.empty((2, 2))
+    cost_S[0] = 0.0
+    for r in range(R):
+        size = abs(position_R[r])
+        for grid in range(2):
+            for parity in range(2):
+                k = _nearest_of(size, grid, parity, limit) if kept_R[r] else parity
+                cost = (size - (2 * k - grid * (k > 0))) ** 2 + price * bits_KGL[class_R[r], grid, k]
+                if parity and not kept_R[r]:
+                    cost = FAR
+                elif parity == 0 and k:
+                    zero = size**2 + price * bits_KGL[class_R[r], grid, 0]
+                    if zero < cost:
+                        k, cost = 0, zero
+                cost_GP[grid, parity] = cost
+                candidate_RGP[r, grid, parity] = k
+        onward_S[:] = FAR
+        for state in range(S):
+            for parity in range(2):
+                following = next_state[state, parity]
+                cost = cost_S[state] + cost_GP[state & 1, parity]
+                if cost < onward_S[following]:
+                    onward_S[following] = cost
+                    back_RS[r, following] = 2 * state + parity
+        cost_S[:] = onward_S
+    state = np.int64(np.argmin(cost_S))
+    for r in range(R - 1, -1, -1):
+        step = np.int64(back_RS[r, state])
+        state = step >> 1
+        k = candidate_RGP[r, state & 1, step & 1]
+        value = 2 * k - (state & 1) * (k > 0)
+        integers_R[r] = k if position_R[r] >= 0 else -k
+        value_R[r] = value if position_R[r] >= 0 else -value
+
+
+@numba.njit(nogil=True, cache=True)
+def _nearest_of(size, grid, parity, limit):
+    """The integer of this parity whose value 2k − grid is nearest to a size of at least 0, within the limit."""
+    k = 2 * int(np.rint((size + grid - 2 * parity) / 4)) + parity
+    return min(max(k, parity), limit - (limit + parity) % 2)
