@@ -32,7 +32,8 @@ ARTIFACTS = Path("artifacts")
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = 320  # of the training length, from the holdout split
 BITS = (4, 5, 6)
-PLAIN = {"allocation": "uniform", "trellis": 0, "rotation": "none", "rate_weight": 0.0}
+CLIP = {"clip": 8.0, "embedding_clip": 8.0}  # so that 4 to 6 bits are 2 to 4 bits a weight after the coder
+PLAIN = {"allocation": "uniform", "trellis": 0, "rotation": "none", "rate_weight": 0.0} | CLIP
 GPTQ = {"method": "gptq"} | PLAIN
 WAYS = {
     "rtn": {"method": "rtn"} | PLAIN,

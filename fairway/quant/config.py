@@ -55,8 +55,8 @@ class Quant:
     def __post_init__(self):
         if self.method == "gptq_lite" and self.clip_rule not in SEARCHES:
             raise InputError(
-                f"quant.method gptq_lite searches for clips; expected quant.clip_rule {', '.join(SEARCHES[:-1])} or "
-                f"{SEARCHES[-1]}, found {self.clip_rule}"
+                f"quant.method gptq_lite searches for clips; expected quant.allocation uniform and quant.clip_rule "
+                f"{', '.join(SEARCHES[:-1])} or {SEARCHES[-1]}, found {self.clip_rule}"
             )
         if self.allocation == "sensitivity" and (self.clip_rule != "deviation" or self.per_tensor or self.scale_floor):
             raise InputError(

@@ -21,13 +21,13 @@ STEPS_BY_ROW = (
     [
         (
             {"method": "gptq_lite", "clip_rule": "deviation"},
-            "quant.method gptq_lite searches for clips; expected quant.clip_rule percentile_row, percentile_matrix or mse, "
-            "found deviation",
+            "quant.method gptq_lite searches for clips; expected quant.allocation uniform and quant.clip_rule percentile_row, "
+            "percentile_matrix or mse, found deviation",
         ),
         (
             {"method": "gptq_lite", "clip_rule": "maximum"},
-            "quant.method gptq_lite searches for clips; expected quant.clip_rule percentile_row, percentile_matrix or mse, "
-            "found maximum",
+            "quant.method gptq_lite searches for clips; expected quant.allocation uniform and quant.clip_rule percentile_row, "
+            "percentile_matrix or mse, found maximum",
         ),
         ({"allocation": "sensitivity", "clip_rule": "mse"}, STEPS_BY_ROW),
         ({"allocation": "sensitivity", "per_tensor": True}, STEPS_BY_ROW),
