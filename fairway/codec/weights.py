@@ -3,7 +3,7 @@
 Matrices go through the compiled context mixing of fairway.codec.mixing, which learns all it needs; three bytes before
 tell it where to start: a tree that halves a Gaussian of the matrix's width at every node, and the Gaussian probabilities
 of its decisions, so that small matrices do not pay for learning. Two layouts compete: a light one for white matrices, as
-Muon's, and a full one that embeddings pay for. The upper bits of an fp16 vector are coded as a matrix of one row.
+Muon's, and a full one that embeddings are worth. The upper bits of an fp16 vector are coded as a matrix of one row.
 """
 
 import struct
@@ -18,6 +18,7 @@ from fairway.codec.mixing import AT, CENTRES, CODE, GUESSES, LOW, UNIT, WIDTH, W
 from fairway.quant.trellis import NEXT_STATE
 
 LAYOUTS = (Layout(0, 2, 1023, 0.0005, 0.33), Layout(2, GUESSES - 1, 500, 0.006, 0.25))  # light, full
+LEAST_GAIN = 0.01  # share of the bytes that the full layout must save: it takes twice the time of the light one
 WIDEST = 1024  # columns above which the full layout has no regression: its time is quadratic in them
 # exp(−(t/32)²/2) · 2^24, plus a floor for tails heavier than Gaussian; neighbours' ratios fall by exp(−1/1024) each.
 _RATIOS = accumulate([0.9990239141819757] * 254, mul, initial=0.9995118379398894)
@@ -36,7 +37,8 @@ class Plan(NamedTuple):
 
 def encode_matrix(integers: np.ndarray, states: int = 0) -> bytes:
     """Code an int8 matrix (R, C) with values in ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
-    return min((_encode(integers, states, plan) for plan in _plans(integers)), key=len)
+    coded = [_encode(integers, states, plan) for plan in _plans(integers)]
+    return coded[_worthwhile([len(content) for content in coded])]
 
 
 def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.ndarray:
@@ -51,7 +53,13 @@ def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.nd
 def code_length(integers: np.ndarray, states: int = 0) -> float:
     """Bits that `encode_matrix` takes, within a byte or two, without writing them."""
     nothing = np.empty(0, np.uint8)
-    return 8.0 * min(len(plan) + _run(integers, states, plan, nothing, encoding=True) for plan in _plans(integers))
+    sizes = [len(plan) + _run(integers, states, plan, nothing, encoding=True) for plan in _plans(integers)]
+    return 8.0 * sizes[_worthwhile(sizes)]
+
+
+def _worthwhile(sizes: list[int]) -> int:
+    """The layout to take by the bytes of each: the first, unless the second saves enough for its time."""
+    return int(len(sizes) > 1 and sizes[1] < (1 - LEAST_GAIN) * sizes[0])
 
 
 def _plans(integers: np.ndarray) -> list[Plan]:
