@@ -33,7 +33,8 @@ def stage(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shell, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(shell, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
-    before = signal.getsignal(signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts in the background without
 
     def ended(main):
         with pytest.raises(SystemExit) as end:
@@ -41,7 +42,8 @@ def stage(monkeypatch, tmp_path):
         return end.value.code
 
     yield ended
-    signal.signal(signal.SIGTERM, before)
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 def raising(error: BaseException):
