@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 def encode_matrix(integers: np.ndarray, states: int = 0) -> bytes:
     """Code an int8 matrix (R, C) with values in ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
     coded = [_encode(integers, states, plan) for plan in _plans(integers)]
-    return coded[_worthwhile([len(content) for content in coded])]
+    return coded[len(coded) > 1 and len(coded[1]) < (1 - LEAST_GAIN) * len(coded[0])]
 
 
 def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.ndarray:
@@ -48,18 +48,6 @@ def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.nd
     content = np.frombuffer(bytearray(data[3:]), np.uint8)
     _run(integers, states, Plan(limit & 127, layout % len(LAYOUTS), width & 127), content, encoding=False)
     return integers
-
-
-def code_length(integers: np.ndarray, states: int = 0) -> float:
-    """Bits that `encode_matrix` takes, within a byte or two, without writing them."""
-    nothing = np.empty(0, np.uint8)
-    sizes = [len(plan) + _run(integers, states, plan, nothing, encoding=True) for plan in _plans(integers)]
-    return 8.0 * sizes[_worthwhile(sizes)]
-
-
-def _worthwhile(sizes: list[int]) -> int:
-    """The layout to take by the bytes of each: the first, unless the second saves enough for its time."""
-    return int(len(sizes) > 1 and sizes[1] < (1 - LEAST_GAIN) * sizes[0])
 
 
 def _plans(integers: np.ndarray) -> list[Plan]:

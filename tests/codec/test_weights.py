@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.codec import mixing, weights
-from fairway.codec.weights import Plan, code_length, decode_floats, decode_matrix, encode_floats, encode_matrix
+from fairway.codec.weights import Plan, decode_floats, decode_matrix, encode_floats, encode_matrix
 from fairway.quant.trellis import NEXT_STATE
 
 STATES = st.sampled_from([0, 4, 8])
@@ -150,12 +150,6 @@ def trellis_coded(values: np.ndarray, states: int) -> np.ndarray:
 def test_the_grid_in_force_tells_of_the_integer(states, shape):
     integers = trellis_coded(np.random.default_rng(5).normal(0, 2, shape), states)
     assert len(encode_matrix(integers, states)) < 0.99 * len(encode_matrix(integers))
-
-
-def test_code_length_is_that_of_the_bytes():
-    integers = gaussian(6, (80, 60), 3 * SCALES[:60])
-    for states in (0, 8):
-        assert abs(code_length(integers, states) - 8 * len(encode_matrix(integers, states))) <= 8 * 4
 
 
 def test_the_density_is_gaussian_with_a_floor():
