@@ -226,7 +226,7 @@ def holdout_bpb(model: GPT, state: dict[str, torch.Tensor], tokenizer: Tokenizer
     tokens = read_split(TOKENS / "holdout", tokenizer.vocabulary_size)[: HOLDOUT_TOKENS + 1]
     length = model.architecture.sequence_length
     scores = score_windows(model.eval(), tokens, length, length)
-    return bits_per_byte(scores.nats, int(table_bytes(tokenizer).lossless_bytes[tokens[1:]].sum()))
+    return bits_per_byte(scores["nats"], int(table_bytes(tokenizer).lossless_bytes[tokens[1:]].sum()))
 
 
 def finished(path: Path) -> pd.DataFrame:

@@ -78,7 +78,7 @@ class Bench:
     def bpb(self, state: dict[str, torch.Tensor]) -> float:
         self.model.load_state_dict(state)
         length = self.model.architecture.sequence_length
-        nats = np.concatenate([score_windows(self.model, window, length, length).nats for window in self.windows])
+        nats = np.concatenate([score_windows(self.model, window, length, length)["nats"] for window in self.windows])
         return bits_per_byte(nats, self.bytes)
 
     def point(self, way: dict, bits: int) -> Point:

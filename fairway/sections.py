@@ -12,7 +12,7 @@ from fairway.lm.config import Model
 from fairway.params import load, read_yaml
 from fairway.proof.config import Certify
 from fairway.quant.config import Quant
-from fairway.score.config import Eval, Ngram, Ttt
+from fairway.score.config import Cache, Eval, Ngram, Ttt
 from fairway.text.config import Data, Tokenize
 from fairway.train.config import PrequantTtt, Qat, Train
 
@@ -27,6 +27,7 @@ SECTIONS = {
     "compress": Compress,
     "eval": Eval,
     "ttt": Ttt,
+    "cache": Cache,
     "ngram": Ngram,
     "certify": Certify,
 }
@@ -42,11 +43,9 @@ def check(path: str) -> None:
     model, finer = sections["model"], sections["quant"].finer_layers
     if not all(-model.layers <= layer < model.layers for layer in finer):
         raise InputError(f"quant.finer_layers is {finer}; a stack of {model.layers} has layers 0 to {model.layers - 1}")
-    if sections["prequant_ttt"].freeze_blocks > sections["model"].layers:
-        raise InputError(
-            f"prequant_ttt.freeze_blocks {sections['prequant_ttt'].freeze_blocks} exceeds model.layers "
-            f"{sections['model'].layers}"
-        )
+    for name in ("prequant_ttt", "ttt"):
+        if sections[name].freeze_blocks > model.layers:
+            raise InputError(f"{name}.freeze_blocks {sections[name].freeze_blocks} exceeds model.layers {model.layers}")
     sections["eval"].check(sections["train"].sequence_length)
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 
 from fairway.codec.network import model_from
 from fairway.codec.packing import seal
+from fairway.codec.text import SAMPLED
 from fairway.errors import InputError
 from fairway.params import load
 from fairway.proof import claims
@@ -28,7 +30,9 @@ from fairway.proof.causality import earlier_changes
 from fairway.proof.config import Certify
 from fairway.proof.prefix import cut
 from fairway.score import files
-from fairway.score.config import Eval, Ngram, Settings, Ttt
+from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
+from fairway.score.streaming import learned_chunks
+from fairway.score.tree_mixture import word_starts
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.documents import read_documents
 from fairway.text.shards import read_split
@@ -36,6 +40,7 @@ from fairway.text.tokenizer import Tokenizer
 from stages.shell import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
 
 EVALS = ("eval_sliding", "eval_ttt", "eval_ngram")
+SECTIONS = {"eval": Eval, "ttt": Ttt, "cache": Cache, "ngram": Ngram}
 LEDGERS = ("train", "prequant_ttt", "quant")
 LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
 
@@ -43,7 +48,7 @@ LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
 def main() -> None:
     start = time.monotonic()
     config = load(PARAMS, "certify", Certify)
-    settings = Settings(load(PARAMS, "eval", Eval), load(PARAMS, "ttt", Ttt), load(PARAMS, "ngram", Ngram))
+    settings = Settings(*(load(PARAMS, name, section) for name, section in SECTIONS.items()))
     submission = seal((ARTIFACTS / "compress/submission.pyz").read_bytes(), dataclasses.asdict(settings))
     write_bytes(ARTIFACTS / "certify/submission.pyz", submission)
     tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
@@ -55,8 +60,9 @@ def main() -> None:
         coded = pool.submit(code_and_decode, ARTIFACTS / "certify/submission.pyz", text)
         torch.set_num_threads(1)  # the codec runs on one core, the causality checks beside it
         model = model_from((ARTIFACTS / "compress/model.fwy").read_bytes())
-        changes = earlier_changes(model, settings, prefix, config.causality_checks)
-    decoded, payload_bytes, worst_sum_error, seconds = coded.result()
+        starts = word_starts(tokenizer.pieces)
+        changes = earlier_changes(model, settings, starts, prefix, config.causality_checks)
+    decoded, payload_bytes, worst_sum, seconds = coded.result()
     targets = len(prefix) - 1
     nats = rows["eval_ngram"]["nats"][:targets]
     documents = list(read_documents([str(ARTIFACTS / "tokenize/val_documents.jsonl.zst")], "text"))
@@ -66,7 +72,7 @@ def main() -> None:
     made = [
         claims.round_trip(text, decoded),
         claims.coded_bits(payload_bytes, nats),
-        claims.normalised(worst_sum_error, targets),
+        claims.normalised(worst_sum, math.ceil(targets / SAMPLED)),
         claims.causal(changes, targets),
         claims.unexposed(ledgers),
         claims.scored_once(stream, {name: table["token"] for name, table in rows.items()}),
@@ -75,7 +81,7 @@ def main() -> None:
         claims.within_budget(len(submission), budget["artifact_bytes"] + budget["headroom_bytes"]),
     ]
     legal = all(claim.passed for claim in made)
-    updates = (targets - 1) // settings.ttt.chunk_tokens if settings.ttt.optimizer != "none" else 0
+    updates = learned_chunks(prefix, settings.ttt, tokenizer.bos)
     certificate = {
         "legal": legal,
         "reasons": [f"{claim.claim}: {claim.result}" for claim in made if not claim.passed],
@@ -104,7 +110,7 @@ def main() -> None:
 
 
 def code_and_decode(submission: Path, text: bytes) -> tuple[bytes, int, float, dict[str, float]]:
-    """The text after a round trip, bytes of its code, worst |sum of probabilities − 1|, seconds of each direction."""
+    """The text after a round trip, bytes of its code, the sum of probabilities furthest from 1, seconds of each direction."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "submission.pyz").write_bytes(submission.read_bytes())
         (Path(folder) / "text").write_bytes(text)
@@ -113,7 +119,7 @@ def code_and_decode(submission: Path, text: bytes) -> tuple[bytes, int, float, d
         middle = time.monotonic()
         run_alone(folder, "decompress", "coded", "decoded")
         seconds = {"encode_seconds": round(middle - begin, 2), "decode_seconds": round(time.monotonic() - middle, 2)}
-        return (Path(folder) / "decoded").read_bytes(), report["payload_bytes"], report["worst_sum_error"], seconds
+        return (Path(folder) / "decoded").read_bytes(), report["payload_bytes"], report["worst_sum"], seconds
 
 
 def run_alone(folder: str, *arguments: str) -> str:

@@ -6,8 +6,6 @@ measures its round trips, and the artifact by `eval.method`, whose per-token sco
 
 import time
 
-import torch
-
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
 from fairway.params import load
@@ -34,23 +32,22 @@ def main() -> None:
     quantised = score_windows(model, tokens, length, length, advance=progress.advance)
     start = time.monotonic()
     if config.method == "streaming":
-        with torch.inference_mode():
-            scores = score_stream(model, tokens, config.context, config.block, progress.advance)
+        scores = score_stream(model, tokens, config, advance=progress.advance)
     else:
-        scores = score_windows(model, tokens, config.context, config.stride, advance=progress.advance)
+        scores = score_windows(model, tokens, config.context, config.stride, config.batch, advance=progress.advance)
     seconds = time.monotonic() - start
-    progress.close(f"{validation.bpb(scores.nats):.4f} bpb")
+    progress.close(f"{validation.bpb(scores['nats']):.4f} bpb")
 
-    write_scores(ARTIFACTS / "eval_sliding/scores.npy", validation, scores)
+    write_scores(ARTIFACTS / "eval_sliding/scores.npy", validation, **scores)
     with replacing(ARTIFACTS / "eval_sliding/frozen.safetensors") as path:
         checkpoint.save(path, model.architecture, model.state_dict())
-    gap = validation.bpb(quantised.nats) - validation.bpb(unquantised.nats)
+    gap = validation.bpb(quantised["nats"]) - validation.bpb(unquantised["nats"])
     write_json(
         REPORTS / "eval_sliding/metrics.json",
         {
-            "val_bpb_float": round(validation.bpb(unquantised.nats), 6),
-            "val_bpb_quant": round(validation.bpb(quantised.nats), 6),
-            "val_bpb_sliding": round(validation.bpb(scores.nats), 6),
+            "val_bpb_float": round(validation.bpb(unquantised["nats"]), 6),
+            "val_bpb_quant": round(validation.bpb(quantised["nats"]), 6),
+            "val_bpb_sliding": round(validation.bpb(scores["nats"]), 6),
             "quant_gap_bpb": round(gap, 6),
         },
     )

@@ -1,40 +1,70 @@
-"""eval_ttt: streaming scores of the decoded artifact, which learns from each chunk once the chunk has been scored."""
+"""eval_ttt: streaming scores of the decoded artifact, which learns from each chunk once the chunk has been scored.
 
+What a mixture wants to know of each token is written down on the way, so that eval_ngram needs no network. Several ranks
+share the gradients.
+"""
+
+import os
+import sys
 import time
 
-import torch
+import numpy as np
 
 from fairway.params import load
-from fairway.score.config import Eval, Ttt
-from fairway.score.streaming import score_stream
-from fairway.score.ttt import TestTimeTraining
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_json
-from stages.validation import decoded_model, read_validation, write_scores
+from fairway.score.config import Cache, Eval, Ttt
+from fairway.score.evidence import Evidence
+from fairway.score.files import hint_table
+from fairway.score.recording import record_stream, tree_of
+from fairway.score.streaming import learned_chunks
+from fairway.score.tree import path_nats
+from fairway.train.ranks import Ranks
+from stages.launch import launch, visible_ranks
+from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
+from stages.validation import Validation, decoded_model, read_validation, write_scores
+
+OUT = ARTIFACTS / "eval_ttt"
 
 
 def main() -> None:
-    settings = load(PARAMS, "eval", Eval)
-    config = load(PARAMS, "ttt", Ttt)
-    model = decoded_model()
-    settings.check(model.architecture.sequence_length)
-    validation = read_validation(settings.context)
-    training = TestTimeTraining(model, config)
-    chunk = config.chunk_tokens if config.optimizer != "none" else None
-    progress = Progress(len(validation.tokens) - 1, "tokens", "eval_ttt")
-    start = time.monotonic()
-    with torch.no_grad():
-        scores = score_stream(
-            model, validation.tokens, settings.context, settings.block, progress.advance, chunk, training.learn
-        )
-    seconds = time.monotonic() - start
-    progress.close(f"{validation.bpb(scores.nats):.4f} bpb")
+    scoring, training, cache = load(PARAMS, "eval", Eval), load(PARAMS, "ttt", Ttt), load(PARAMS, "cache", Cache)
+    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
+        sys.exit(launch("stages.eval_ttt", visible_ranks()))
+    ranks = Ranks.join()
+    try:
+        model = decoded_model().to(ranks.device)
+        scoring.check(model.architecture.sequence_length)
+        validation = read_validation(scoring.context)
+        tree = tree_of(model)
+        progress = Progress(len(validation.tokens) - 1, "tokens", "eval_ttt")
+        start = time.monotonic()
+        share = {"rank": ranks.rank, "size": ranks.size, "average_": ranks.average_}
+        evidence = record_stream(model, validation.tokens, scoring, training, cache, advance=progress.advance, **share)
+        seconds = time.monotonic() - start
+        progress.close(f"{validation.bpb(evidence.nats):.4f} bpb")
+        if ranks.rank == 0:
+            write(validation, evidence, tree)
+            write_json(REPORTS / "eval_ttt/metrics.json", describe(validation, evidence, tree, training, cache))
+            rate = round(len(evidence.tokens) / seconds)
+            timing = {"seconds": round(seconds, 2), "tokens_per_second": rate, "world_size": ranks.size}
+            write_json(REPORTS / "eval_ttt/timing.json", timing)
+    finally:
+        ranks.leave()
 
-    write_scores(ARTIFACTS / "eval_ttt/scores.npy", validation, scores)
-    updates = (len(scores.nats) - 1) // chunk if chunk else 0
-    metrics = {"val_bpb_ttt": round(validation.bpb(scores.nats), 6), "ttt_updates": updates}
-    write_json(REPORTS / "eval_ttt/metrics.json", metrics)
-    rate = len(scores.nats) / seconds
-    write_json(REPORTS / "eval_ttt/timing.json", {"seconds": round(seconds, 2), "tokens_per_second": round(rate)})
+
+def write(validation: Validation, evidence: Evidence, tree: np.ndarray) -> None:
+    write_scores(OUT / "scores.npy", validation, evidence.nats, evidence.entropy)
+    write_array(OUT / "hints.npy", hint_table(evidence))
+    write_array(OUT / "paths.npy", evidence.paths)
+    write_array(OUT / "tree.npy", tree)
+
+
+def describe(validation: Validation, evidence: Evidence, tree: np.ndarray, training: Ttt, cache: Cache) -> dict:
+    """The metrics; the cache's with the weight that the tree mixture starts from."""
+    metrics = {"val_bpb_ttt": round(validation.bpb(evidence.nats), 6)}
+    if cache.tokens:
+        cached = path_nats(evidence.paths[:, :, 1], tree[evidence.tokens], len(tree))
+        metrics["val_bpb_cache"] = round(validation.bpb(cached), 6)
+    return metrics | {"ttt_updates": learned_chunks(validation.tokens, training, validation.bos)}
 
 
 if __name__ == "__main__":

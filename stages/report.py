@@ -1,7 +1,7 @@
 """report: the metrics and scores of all stages as one summary, its page, tables for `dvc plots` and figures.
 
 Nothing is measured here. What the stages say about the same thing is compared first: score files of one stream, adding up
-to the metrics beside them; bytes by role adding up to the artifact.
+to the metrics beside them, the mixture's made of the network's; bytes by role adding up to the artifact.
 """
 
 import json
@@ -15,6 +15,7 @@ from fairway.report import figures, tables
 from fairway.report.page import page
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
+from fairway.score.files import AGAIN
 from stages.shell import ARTIFACTS, REPORTS, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
@@ -24,16 +25,27 @@ KINDS = [
     ("ttt", "eval_ttt", "val_bpb_ttt"),
     ("ngram", "eval_ngram", "val_bpb_ngram"),
 ]
+# A figure's name, and the table of that name that it shows.
+DRAWINGS = {
+    "ladder": figures.ladder,
+    "position": figures.position,
+    "savings": figures.savings,
+    "documents": figures.documents,
+    "orders": figures.orders,
+    "bytes": figures.parts,
+    "loss": figures.loss,
+}
+PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
 MORE_KEYS = {"tokenize": ["val_tokens"], "compress": ["tokenizer_bytes", "weights_bytes"]}
 CLAIM_KEYS = ["claim", "how", "amount", "passed", "result"]
-AGAIN = "run `dvc repro` to write it again"
 ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
 
 def main() -> None:
     wanted = {stage: list(MORE_KEYS.get(stage, [])) for stage in STAGES if stage not in ("prequant_ttt", "quant")}
     for key, stage in tables.SUMMARY:
-        wanted[stage].append(key)
+        if key not in tables.OPTIONAL:
+            wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
     claims = read_claims(ARTIFACTS / "certify/certificate.json")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "weights", "bytes"])
@@ -41,19 +53,22 @@ def main() -> None:
     losses = read_tsv(REPORTS / "train/loss.tsv", ["step", "loss"])
     scores = read_scores(metrics)
 
-    summary, ladder = tables.summary(metrics), tables.ladder(metrics)
-    positions, documents = tables.by_position(scores), tables.by_document(scores)
-    parts = tables.byte_parts(metrics["compress"], roles)
+    summary = tables.summary(metrics)
+    frames = {
+        "ladder": tables.ladder(metrics),
+        "position": tables.by_position(scores),
+        "quarters": tables.quarters(scores),
+        "savings": tables.savings(scores),
+        "documents": tables.by_document(scores),
+        "orders": tables.by_order(scores["ngram"]),
+        "bytes": tables.byte_parts(metrics["compress"], roles),
+    }
     folder = REPORTS / "report"
-    write_table(folder / "ladder.tsv", ladder[["stage", "bpb"]])
-    write_table(folder / "position.tsv", positions)
-    write_table(folder / "documents.tsv", documents)
-    write_table(folder / "bytes.tsv", parts[["part", "bytes"]])
-    write_bytes(folder / "ladder.png", figures.png(figures.ladder(ladder)))
-    write_bytes(folder / "position.png", figures.png(figures.position(positions)))
-    write_bytes(folder / "bytes.png", figures.png(figures.parts(parts)))
-    write_bytes(folder / "loss.png", figures.png(figures.loss(losses)))
-    write_bytes(REPORTS / "summary.md", page(summary, ladder, parts, documents, claims).encode())
+    for name, frame in frames.items():
+        write_table(folder / f"{name}.tsv", frame[PLOTTED.get(name, list(frame))])
+    for name, draw in DRAWINGS.items():
+        write_bytes(folder / f"{name}.png", figures.png(draw(losses if name == "loss" else frames[name])))
+    write_bytes(REPORTS / "summary.md", page(summary, frames, claims).encode())
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
     print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/summary.md")
@@ -103,8 +118,6 @@ def read_scores(metrics: dict[str, dict]) -> dict[str, np.ndarray]:
     expected = metrics["tokenize"]["val_tokens"] - 1  # the first BOS is no target
     for kind, stage, key in KINDS:
         path = ARTIFACTS / stage / "scores.npy"
-        if not path.is_file():
-            raise InputError(f"{path}: missing, and the report needs it; {AGAIN}")
         rows = scores[kind] = files.read(path)
         if len(rows) != expected:
             raise InputError(
@@ -117,6 +130,9 @@ def read_scores(metrics: dict[str, dict]) -> dict[str, np.ndarray]:
         if not abs(total - metrics[stage][key]) <= ROUNDING:
             where = REPORTS / stage / "metrics.json"
             raise InputError(f"{path}: adds up to {total:.6f} bpb, but {where} says {key} {metrics[stage][key]}; {AGAIN}")
+    if not np.array_equal(scores["ngram"]["neural"], scores["ttt"]["nats"]):
+        path, network = (ARTIFACTS / stage / "scores.npy" for stage in ("eval_ngram", "eval_ttt"))
+        raise InputError(f"{path}: its network's probabilities are not those of {network}; {AGAIN}")
     return scores
 
 

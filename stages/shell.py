@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from fairway.errors import InputError
@@ -90,6 +91,12 @@ def replacing(path: Path | str):
 def write_bytes(path: Path | str, content: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_array(path: Path | str, array: np.ndarray) -> None:
+    """As .npy."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def write_json(path: Path | str, content: dict) -> None:

@@ -10,11 +10,11 @@ from fairway.codec.network import model_from
 from fairway.errors import InputError
 from fairway.lm.model import GPT
 from fairway.score.bits import bits_per_byte
-from fairway.score.files import Scores, table
+from fairway.score.files import table
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from stages.shell import ARTIFACTS, replacing
+from stages.shell import ARTIFACTS, write_array
 
 
 class Validation(NamedTuple):
@@ -22,6 +22,7 @@ class Validation(NamedTuple):
 
     tokens: np.ndarray  # uint16, the first is BOS
     token_bytes: np.ndarray  # int64 (V,)
+    bos: int
 
     @property
     def text_bytes(self) -> int:
@@ -40,7 +41,7 @@ def read_validation(context: int) -> Validation:
             f"artifacts/tokenize/val has {len(tokens):,} tokens and eval.context needs more than {context:,}; "
             "add documents or raise tokenize.val_fraction"
         )
-    return Validation(tokens, table_bytes(tokenizer).lossless_bytes)
+    return Validation(tokens, table_bytes(tokenizer).lossless_bytes, tokenizer.bos)
 
 
 def decoded_model() -> GPT:
@@ -49,9 +50,5 @@ def decoded_model() -> GPT:
     return model_from(path.read_bytes()).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def write_scores(path: Path, validation: Validation, scores: Scores, orders: np.ndarray | None = None) -> None:
-    rows = table(validation.tokens[:], validation.token_bytes, scores)
-    if orders is not None:
-        rows["order"] = orders
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, rows)
+def write_scores(path: Path, validation: Validation, nats: np.ndarray, entropy: np.ndarray) -> None:
+    write_array(path, table(validation.tokens[:], validation.token_bytes, nats, entropy))

@@ -17,8 +17,9 @@ from fairway.codec import text
 from fairway.codec.network import model_from
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
-from fairway.score.config import Eval, Ngram, Settings, Ttt
+from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
 from fairway.score.predictor import Predictor
+from fairway.score.tree_mixture import word_starts
 from fairway.text.tokenizer import Tokenizer
 
 USAGE = """usage: python submission.pyz info
@@ -38,8 +39,8 @@ class Submission:
         self.model = model_from(members["model.fwy"])
         self.settings = settings_from(json.loads(members["settings.json"]), self.model.architecture)
 
-    def predictor(self) -> Predictor:
-        return Predictor(self.model, self.settings)
+    def predictor(self, targets: int) -> Predictor:
+        return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)
 
 
 def settings_from(content: dict, architecture: Architecture) -> Settings:
@@ -48,9 +49,10 @@ def settings_from(content: dict, architecture: Architecture) -> Settings:
         return Settings.from_json(content)
     length = architecture.sequence_length
     return Settings(
-        Eval("streaming", length, length, length, False),
-        Ttt("none", 2, 1, 1, 0.0, 0.0, 0.0),
-        Ngram("none", 1, 0.5, 0.1, 1, 0.5),
+        Eval("streaming", length, length, length, 1, 0, "never", False),
+        Ttt("none", "all", 0, 1.0, "never", 2, 1, False, 1, 0.0, "constant", 0.0, 0.0, 0.0, 1, 1.0, []),
+        Cache(0, 1.0, 0.5),
+        Ngram("none", "interpolated", 1, [0.5] * 3, 1024, 1, 0.0, 1, 0.5, 0.0),
     )
 
 
@@ -93,7 +95,8 @@ def info(submission: Submission) -> None:
 
 
 def score(submission: Submission, path: Path) -> None:
-    tokens, predictor = _tokens(submission, path), submission.predictor()
+    tokens = _tokens(submission, path)
+    predictor = submission.predictor(len(tokens))
     ticker, bits = _Ticker(len(tokens)), 0.0
     for token in tokens:
         bits -= float(np.log2(predictor.distribution()[token]))
@@ -105,15 +108,15 @@ def score(submission: Submission, path: Path) -> None:
 
 def compress(submission: Submission, path: Path, out: Path) -> None:
     tokens = _tokens(submission, path)
-    payload, worst = text.encode(submission.predictor(), tokens, _Ticker(len(tokens)))
+    payload, worst_sum = text.encode(submission.predictor(len(tokens)), tokens, _Ticker(len(tokens)))
     _write(out, text.pack(payload, submission.digest, len(tokens)))
-    report = {"bytes": path.stat().st_size, "tokens": len(tokens), "payload_bytes": len(payload), "worst_sum_error": worst}
+    report = {"bytes": path.stat().st_size, "tokens": len(tokens), "payload_bytes": len(payload), "worst_sum": worst_sum}
     print(json.dumps(report))
 
 
 def decompress(submission: Submission, path: Path, out: Path) -> None:
     payload, count = text.unpack(path.read_bytes(), submission.digest, str(path))
-    tokens = text.decode(submission.predictor(), payload, count, _Ticker(count))
+    tokens = text.decode(submission.predictor(count), payload, count, _Ticker(count))
     start = [submission.tokenizer.bos]  # implied, and spells nothing
     _write(out, submission.tokenizer.decode(np.concatenate((start, tokens))))
 

@@ -3,18 +3,89 @@
 Unusual: q and k are RMS-normalised per head and q has a learned gain per head; rotary embedding turns only the first
 `rope_dims` of a head's dimensions; values may get a learned embedding of their token and a part of the first layer's
 values; exclusive self-attention (XSA) removes from each head's output its part along the token's own value, and a gate
-scales what is left. While streaming, a token attends to the last `context` positions, itself among them.
+scales what is left. While streaming, a token attends to the last `context` positions, itself among them, and where
+documents are kept apart to none before the start of its own: together the band of a block.
 
 Shape letters: B batch, T time, S keys, D width, H query heads, G key/value heads, N head width, R half of rope_dims.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from fairway.lm.config import Model
+
+FLEX_QUERIES = 128  # a block of flex_attention's mask: fewer queries on a GPU are left to the dense kernel
+PIECE = 32  # queries that the dense kernel gets at once, at least
+
+
+def band_rule(first_BT: Tensor, own_T: Tensor) -> Callable[..., Tensor]:
+    """A query sees the keys from the first of its document and context to its own; a mask_mod of flex_attention."""
+
+    def sees(b, h, q, k):
+        return (first_BT[b, q] <= k) & (k <= own_T[q])
+
+    return sees
+
+
+@dataclass(frozen=True)
+class Band:
+    """Which of the S keys at hand the queries of a block see: made once, the same in all layers."""
+
+    first_BT: Tensor  # index of the first key that each query sees, at most context − 1 before its own
+    keys: int  # S; the last T are the block's own
+    context: int
+
+    def attention(self, q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor) -> Tensor:
+        """Attention within the band (B, H, T, N): on a GPU one kernel that skips what it hides, elsewhere piece by piece."""
+        if q_BHTN.is_cuda and q_BHTN.shape[2] >= FLEX_QUERIES:
+            return fused_flex_attention()(q_BHTN, k_BGSN, v_BGSN, block_mask=self.block_mask, enable_gqa=True)
+        pieces = [
+            F.scaled_dot_product_attention(
+                q_BHTN[:, :, queries], k_BGSN[:, :, keys], v_BGSN[:, :, keys], attn_mask=mask_B1TS, enable_gqa=True
+            )
+            for queries, keys, mask_B1TS in self.pieces
+        ]
+        return torch.cat(pieces, dim=2)
+
+    @functools.cached_property
+    def rule(self) -> Callable[..., Tensor]:
+        T = self.first_BT.shape[1]
+        return band_rule(self.first_BT, torch.arange(self.keys - T, self.keys, device=self.first_BT.device))
+
+    @functools.cached_property
+    def block_mask(self) -> BlockMask:
+        B, T = self.first_BT.shape
+        return create_block_mask(self.rule, B, None, T, self.keys, device=self.first_BT.device)
+
+    @functools.cached_property
+    def pieces(self) -> list[tuple[slice, slice, Tensor]]:
+        """Queries, the keys that any of them may see, and the mask between them: a band's area, not T × S.
+
+        Longer pieces waste more of their corners, shorter ones more calls: on a CPU a quarter of the context is best.
+        """
+        B, T = self.first_BT.shape
+        length = max(PIECE, self.context // 4)
+        row_B111 = torch.arange(B, device=self.first_BT.device)[:, None, None, None]
+        pieces = []
+        for start in range(0, T, length):
+            end = min(start + length, T)
+            keys = slice(max(0, self.keys - T + start - self.context + 1), self.keys - T + end)
+            query_T1 = torch.arange(start, end, device=self.first_BT.device)[:, None]
+            key_S = torch.arange(keys.start, keys.stop, device=self.first_BT.device)
+            pieces.append((slice(start, end), keys, self.rule(row_B111, None, query_T1, key_S)))
+        return pieces
+
+
+@functools.cache
+def fused_flex_attention() -> Callable[..., Tensor]:
+    """Only compiled is it a kernel; eager it writes all T × S scores out."""
+    return torch.compile(flex_attention)
 
 
 @dataclass
@@ -23,13 +94,28 @@ class KeyValueCache:
 
     A layer that runs twice (depth recurrence) sees other inputs the second time, so it has two buffers.
     They lie in one buffer a layer, written from left to right and moved to its front when it is full, which is rare:
-    a step copies its own position and reads the others in place.
+    a step copies its own position and reads the others in place. The rows of a batch are streams at the same position.
     """
 
     context: int
+    reset_documents: bool = False  # nothing is seen over the start of a document
     position: int = 0  # of the next token in the stream
+    document_B1: Tensor | int = 0  # position at which the document of each row started
     buffers_2BGCN: list[Tensor] = field(default_factory=list)  # keys and values, capacity C
     ends: list[int] = field(default_factory=list)  # positions written, of each buffer
+
+    def advance(self, starts_BT: Tensor) -> Band:
+        """Move on by a block, given where documents start in it, and return what it sees."""
+        B, T = starts_BT.shape
+        own_BT = torch.arange(self.position, self.position + T, device=starts_BT.device).expand(B, T)
+        first_BT = own_BT - (self.context - 1)
+        if self.reset_documents:
+            document_BT = torch.where(starts_BT, own_BT, self.document_B1).cummax(dim=1).values
+            self.document_B1 = document_BT[:, -1:]
+            first_BT = torch.maximum(first_BT, document_BT)
+        oldest = max(0, self.position - self.context + 1)
+        self.position += T
+        return Band(first_BT - oldest, self.position - oldest, self.context)
 
     def extend(self, slot: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values to attend to: those remembered, then the new ones. Views, valid until the next call."""
@@ -49,12 +135,6 @@ class KeyValueCache:
         self.ends[slot] = end + T
         k_BGSN, v_BGSN = buffer[:, :, :, max(0, end - self.context + 1) : end + T]
         return k_BGSN, v_BGSN
-
-
-def band_mask(queries: int, keys: int, context: int, device: torch.device) -> Tensor:
-    """(T, S) bool: the last key belongs to the last query; a query sees `context` keys, its own the latest."""
-    distance = torch.arange(queries, device=device)[:, None] + (keys - queries) - torch.arange(keys, device=device)
-    return (distance >= 0) & (distance < context)
 
 
 def rotary_tables(position: int, length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -79,6 +159,7 @@ class Shared:
     x0_BTD: Tensor  # the embedding stream
     rotary: tuple[Tensor, Tensor]
     cache: KeyValueCache | None
+    band: Band | None  # with a cache
     value_embedding_BTV: Tensor | None
     first_value_BTV: Tensor | None = None
     losses: list[Tensor] | None = None  # where routers leave the loss that keeps them at their capacity
@@ -113,8 +194,7 @@ class Attention(nn.Module):
             y_BHTN = causal_attention(q_BHTN, k_BGTN, v_BGTN, self.query_gain)
         else:
             k_BGSN, v_BGSN = shared.cache.extend(slot, k_BGTN, v_BGTN)
-            mask_TS = band_mask(T, k_BGSN.shape[2], shared.cache.context, x_BTD.device) if T > 1 else None
-            y_BHTN = F.scaled_dot_product_attention(q_BHTN, k_BGSN, v_BGSN, attn_mask=mask_TS, enable_gqa=True)
+            y_BHTN = shared.band.attention(q_BHTN, k_BGSN, v_BGSN)
         if self.exclusive:
             y_BHTN = exclude_own_value(y_BHTN, v_BGTN)
         y_BTHN = y_BHTN.transpose(1, 2)

@@ -28,8 +28,9 @@ class StreamState:
     previous: PreviousToken
 
     @classmethod
-    def start(cls, context: int) -> "StreamState":
-        return cls(KeyValueCache(context), PreviousToken())
+    def start(cls, context: int, reset_documents: bool = False) -> "StreamState":
+        """With `reset_documents` nothing of a document reaches the next one."""
+        return cls(KeyValueCache(context, reset_documents), PreviousToken())
 
 
 class Block(nn.Module):
@@ -85,7 +86,8 @@ class GPT(nn.Module):
         x_BTD = self.stream(tokens_BT, state.previous if state else None)
         values = self.value_embedding(tokens_BT) if self.value_embedding is not None else None
         rotary = rotary_tables(position, T, a.rope_dims, a.scaled_rope_base, tokens_BT.device)
-        shared = Shared(x_BTD, rotary, cache, values, losses=losses)
+        band = cache.advance(tokens_BT == a.bos) if cache else None
+        shared = Shared(x_BTD, rotary, cache, band, values, losses=losses)
         unet, again = a.schedule(self.recurrent)
         half = len(unet) // 2 if a.skips else 0
         handed_over = []
@@ -95,8 +97,6 @@ class GPT(nn.Module):
             x_BTD = self.blocks[layer](x_BTD, shared, slot)
             if slot < half:
                 handed_over.append(x_BTD)
-        if cache:
-            cache.position += T
         return F.rms_norm(x_BTD, x_BTD.shape[-1:])
 
     def _join(self, x_BTD: Tensor, skip_BTD: Tensor, index: int) -> Tensor:

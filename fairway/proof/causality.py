@@ -3,43 +3,39 @@
 import copy
 
 import numpy as np
-import torch
 
 from fairway.lm.model import GPT
 from fairway.score.config import Settings
-from fairway.score.mixture import NgramMixture
-from fairway.score.streaming import score_stream
-from fairway.score.ttt import TestTimeTraining
+from fairway.score.flat import mixture_of
+from fairway.score.recording import record_stream, tree_of
 
 
-def scored_nats(model: GPT, settings: Settings, tokens: np.ndarray) -> np.ndarray:
-    """Nats of tokens[1:] as eval_ttt and eval_ngram score them; the model itself is left as it was."""
-    learner = copy.deepcopy(model)
-    training = TestTimeTraining(learner, settings.ttt)
-    chunk = settings.ttt.chunk_tokens if settings.ttt.optimizer != "none" else None
-    with torch.no_grad():
-        scores = score_stream(learner, tokens, settings.eval.context, settings.eval.block, chunk=chunk, learn=training.learn)
-    if settings.ngram.mixture == "none":
-        return scores.nats
-    mixture = NgramMixture(settings.ngram, model.architecture.vocabulary_size)
-    return mixture.score(tokens[1:], scores.nats, scores.entropy)[0]
+def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int) -> np.ndarray:
+    """Nats of tokens[1:] as eval_ttt and eval_ngram score them, at the beginning of a text of so many targets.
+
+    The model itself is left as it was.
+    """
+    evidence = record_stream(copy.deepcopy(model), tokens, settings.eval, settings.ttt, settings.cache, targets)
+    return mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(evidence)[0]
 
 
-def earlier_changes(model: GPT, settings: Settings, tokens: np.ndarray, checks: int) -> list[tuple[int, float]]:
+def earlier_changes(
+    model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, checks: int
+) -> list[tuple[int, float]]:
     """(position, largest change in nats of a score before it) at random positions, fixed by the number of tokens.
 
     At each position the token is replaced and the text ends there: neither it nor what followed may have mattered. Its
     own score must not have depended on it either, so the distribution it is drawn from is compared by a second text in
     which it is the same and only what follows is gone.
     """
-    random = np.random.default_rng(len(tokens))
-    reference = scored_nats(model, settings, tokens)
+    random, targets = np.random.default_rng(len(tokens)), len(tokens) - 1
+    reference = scored_nats(model, settings, starts, tokens, targets)
     changes = []
     for position in sorted(random.integers(len(tokens) // 2, len(tokens) - 1, checks)):
         same = tokens[: position + 1]
         other = same.copy()
         other[-1] = (int(other[-1]) + 1) % model.architecture.vocabulary_size
-        before = np.abs(scored_nats(model, settings, other)[:-1] - reference[: position - 1]).max()
-        own = np.abs(scored_nats(model, settings, same) - reference[:position]).max()
+        before = np.abs(scored_nats(model, settings, starts, other, targets)[:-1] - reference[: position - 1]).max()
+        own = np.abs(scored_nats(model, settings, starts, same, targets) - reference[:position]).max()
         changes.append((int(position), float(max(before, own))))
     return changes

@@ -46,10 +46,12 @@ def coded_bits(payload_bytes: int, nats: np.ndarray) -> Claim:
     return Claim("the reported score is what the text costs", how, f"{len(nats):,} tokens", passed, result)
 
 
-def normalised(worst_sum_error: float, tokens: int) -> Claim:
-    how = "sum of the predictor's probabilities over the whole vocabulary before each token that was coded"
-    passed = worst_sum_error <= NORMALISATION_TOLERANCE
-    return Claim("every prediction is a distribution", how, f"{tokens:,} tokens", passed, f"|sum − 1| ≤ {worst_sum_error:.1e}")
+def normalised(worst_sum: float, positions: int) -> Claim:
+    """`worst_sum`: of the sums of the predictor's probabilities over the whole vocabulary, the one furthest from 1."""
+    how = "sum of the predictor's probabilities over the whole vocabulary, before tokens that were coded"
+    passed = abs(worst_sum - 1) <= NORMALISATION_TOLERANCE  # false for what is no number
+    result = f"|sum − 1| ≤ {abs(worst_sum - 1):.1e}" if passed else f"a sum is {worst_sum:.6g}"
+    return Claim("every prediction is a distribution", how, f"{positions:,} positions", passed, result)
 
 
 def causal(changes: list[tuple[int, float]], tokens: int) -> Claim:

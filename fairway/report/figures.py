@@ -7,15 +7,18 @@ carries meaning, a label or a sign carries it too.
 
 import io
 
+import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
+from fairway.report.tables import LEARNERS, easy_to_hard
 
 INK, GREY = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
-KINDS = {"streaming": ("streaming", GREY), "ttt": ("TTT", BLUE), "ngram": ("TTT + n-gram", ORANGE)}
+KINDS = {"streaming": ("streaming", GREY), "ttt": ("TTT", BLUE), "ngram": ("mixture", ORANGE)}
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 10,
@@ -51,9 +54,19 @@ def _subplots(width: float, height: float, rows: int = 1, **arrangement) -> tupl
     return figure, list(axes)
 
 
+def _ruled(axes: Axes) -> None:
+    """Horizontal lines, in a number that does not depend on the height: then the layout knows how wide their labels are."""
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
+    axes.grid(axis="y")
+
+
 def _label(axes: Axes, x: float, y: float, text: str, above: bool, **style) -> None:
     alignment = "bottom" if above else "top"
     axes.annotate(text, (x, y), (0, 5 if above else -5), textcoords="offset points", ha="center", va=alignment, **style)
+
+
+def _signed(gain: float) -> str:
+    return f"{round(gain, 4) + 0:.4f}".replace("-", "\N{MINUS SIGN}")  # + 0: no minus before 0.0000
 
 
 def _saves(gain: float) -> str:
@@ -86,9 +99,26 @@ def ladder(frame: pd.DataFrame) -> Figure:
 
 @STYLED
 def position(frame: pd.DataFrame) -> Figure:
-    """bpb along the stream, and what is saved over streaming; `frame` has position (bytes), streaming, ttt, ngram."""
+    """bpb along the stream, and what is saved over streaming; `frame` as made by tables.by_position."""
+    weights = frame["position"].diff().fillna(frame["position"])
+    gains = {kind: ((frame["streaming"] - frame[kind]) * weights).sum() / weights.sum() for kind in LEARNERS}
+    title = f"TTT {_saves(gains['ttt'])} bits per byte, the mixture {_saves(gains['ngram'])}"
+    return _compared(frame, [0, *frame["position"]], "position in the validation text", title)
+
+
+@STYLED
+def documents(frame: pd.DataFrame) -> Figure:
+    """bpb of documents as wide as they are long, the easiest first; `frame` as made by tables.by_document."""
+    groups, count = easy_to_hard(frame), int((frame["bytes"] > 0).sum())
+    saved = {kind: int((frame["streaming"] > frame[kind]).sum()) for kind in LEARNERS}
+    title = f"TTT saves bits in {saved['ttt']:,} of {count:,} documents, the mixture in {saved['ngram']:,}"
+    where = "documents, from the easiest to the hardest for streaming, in bytes"
+    return _compared(groups, [0, *groups["bytes"].cumsum()], where, title)
+
+
+def _compared(frame: pd.DataFrame, edges: list[int], where: str, title: str) -> Figure:
+    """Steps between edges (bytes): above bpb of each kind, below what is saved over streaming."""
     figure, (above, below) = _subplots(7.5, 5.4, rows=2, sharex=True, height_ratios=[3, 2])
-    edges = [0, *frame["position"]]
     for kind, (label, colour) in KINDS.items():
         above.stairs(frame[kind], edges, baseline=None, color=colour, linewidth=1.5, label=label)
         if kind != "streaming":
@@ -97,15 +127,63 @@ def position(frame: pd.DataFrame) -> Figure:
     above.set_ylabel("bits per byte")
     below.axhline(0, color=GREY, linewidth=1)
     below.set_ylabel("saved over streaming")
-    below.set_xlabel("position in the validation text")
+    below.set_xlabel(where)
     below.xaxis.set_major_formatter(EngFormatter(unit="B"))
     below.set_xlim(0, edges[-1])
-    for axes in (above, below):
-        axes.grid(axis="y")
-    weights = frame["position"].diff().fillna(frame["position"])
-    gains = {kind: ((frame["streaming"] - frame[kind]) * weights).sum() / weights.sum() for kind in ("ttt", "ngram")}
-    title = f"TTT {_saves(gains['ttt'])} bits per byte, TTT + n-gram {_saves(gains['ngram'])}"
+    _ruled(above)
+    _ruled(below)
     above.set_title(title, pad=28)
+    return figure
+
+
+@STYLED
+def savings(frame: pd.DataFrame) -> Figure:
+    """Bits saved over streaming up to each position, a learner a panel; `frame` as made by tables.savings.
+
+    The dashed line has the same end and one slope: a curve that runs below it learns more and more.
+    """
+    figure, panels = _subplots(7.5, 5.4, rows=2, sharex=True)
+    position = frame["position"]
+    for axes, kind in zip(panels, LEARNERS, strict=True):
+        (label, colour), saved = KINDS[kind], frame[kind]
+        axes.plot(position.iloc[[0, -1]], saved.iloc[[0, -1]], color=GREY, linewidth=1, linestyle="--")
+        axes.plot(position, saved, color=colour, linewidth=1.5)
+        axes.set_ylabel(f"{label} has saved")
+        axes.yaxis.set_major_formatter(EngFormatter(unit="bit"))
+        _ruled(axes)
+    panels[-1].set_xlabel("position in the validation text (dashed: at an even rate)")
+    panels[-1].xaxis.set_major_formatter(EngFormatter(unit="B"))
+    panels[-1].set_xlim(0, position.iloc[-1])
+    quarter = position.iloc[-1] / 4
+    reached = np.interp([quarter, 3 * quarter, 4 * quarter], position, frame["ttt"])
+    first, last = reached[0] / quarter, (reached[2] - reached[1]) / quarter
+    panels[0].set_title(f"TTT gains {_signed(first)} bits per byte in the first quarter, {_signed(last)} in the last")
+    return figure
+
+
+@STYLED
+def orders(frame: pd.DataFrame) -> Figure:
+    """bpb of network and mixture by order, and each order's part of the saving; `frame` as made by tables.by_order."""
+    figure, (above, below) = _subplots(7.5, 5.4, rows=2, sharex=True, height_ratios=[3, 2])
+    places, saved = range(len(frame)), frame["saved"] / frame["bytes"].sum()
+    for column, label, colour in (("neural", "network", BLUE), ("mixed", "mixture", ORANGE)):
+        above.plot(places, frame[column], "o-", color=colour, linewidth=1.5, markersize=5, label=label)
+    above.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 0.98), borderaxespad=0, handlelength=1.4)
+    above.set_ylabel("bits per byte there")
+    below.bar(places, saved, 0.56, color=[GREEN if gain >= 0 else ORANGE for gain in saved], alpha=0.35)
+    for place, gain in zip(places, saved, strict=True):
+        _label(below, place, gain, _signed(gain), above=gain >= 0)
+    below.margins(y=0.25)
+    below.axhline(0, color=GREY, linewidth=1)
+    below.set_ylabel("saved (bars add up)")
+    ticks = [f"{order}\n{share:.1%}" for order, share in zip(frame["order"], frame["share"], strict=True)]
+    below.set_xticks(places, ticks)
+    below.set_xlabel("order of the longest n-gram whose context was seen before, and its share of the tokens")
+    for axes in (above, below):
+        axes.tick_params(axis="x", length=0)
+        _ruled(axes)
+    most = f", most at order {frame['order'][saved.idxmax()]}" if saved.max() > 0 else ""
+    above.set_title(f"The mixture {_saves(saved.sum())} bits per byte over the network{most}", pad=28)
     return figure
 
 

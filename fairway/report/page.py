@@ -4,6 +4,8 @@ Plain Markdown written by hand; figures are linked relative to the page, so that
 and in a copy of `reports/` alike.
 """
 
+from collections.abc import Container
+
 import pandas as pd
 
 MEANING = {
@@ -11,37 +13,49 @@ MEANING = {
     "quantised": "decoded artifact, same windows",
     "streaming": "decoded artifact, weights frozen, scored by `eval.method`",
     "TTT": "learns from each chunk once it is scored",
-    "n-gram": "mixed with an n-gram cache of the text so far",
+    "cache": "the same, blended with a continuous cache of its hidden states",
+    "mixture": "mixed with n-gram models of the text so far",
 }
 
 
-def page(
-    summary: dict,
-    ladder: pd.DataFrame,
-    parts: pd.DataFrame,
-    documents: pd.DataFrame,
-    claims: list[dict],
-) -> str:
-    """The page. Tables as made by fairway/report/tables.py; `claims` as in certificate.json."""
-    return "\n\n".join(
-        [
-            "# Report",
-            headline(summary, documents, claims),
-            "## The ladder",
-            "Bits per byte on the validation text, a rung a decision; the gain is what the rung saves (negative: costs).",
-            table(["rung", "what it is", "bpb", "gain"], ladder_rows(ladder), numbers=(2, 3)),
-            figure("ladder", "bits per byte from float to n-gram"),
-            "Along the text, and by document in [documents.tsv](report/documents.tsv):",
-            figure("position", "bits per byte along the validation text"),
-            "## Where the bytes go",
-            table(["part", "bytes", "share", "weights", "bits per weight"], byte_rows(parts), numbers=(1, 2, 3, 4)),
-            figure("bytes", "bytes of submission.pyz by part"),
-            "## The certificate",
-            table(["claim", "how", "on how much", "holds", "result"], claim_rows(claims)),
-            "## Training",
-            figure("loss", "training loss by step") + "\n",
-        ]
-    )
+def page(summary: dict, frames: dict[str, pd.DataFrame], claims: list[dict]) -> str:
+    """The page. `frames` are the tables of fairway/report/tables.py by the names of their files; `claims` as certified."""
+    blocks = [
+        "# Report",
+        headline(summary, frames["documents"], claims),
+        "## The ladder",
+        "Bits per byte on the validation text, a rung a decision; the gain is what the rung saves (negative: costs).",
+        table(["rung", "what it is", "bpb", "gain"], ladder_rows(frames["ladder"]), numbers=(2, 3)),
+        figure("ladder", "bits per byte from float to the mixture"),
+        *learned(frames),
+        "## Where the bytes go",
+        table(["part", "bytes", "share", "weights", "bits per weight"], byte_rows(frames["bytes"]), numbers=(1, 2, 3, 4)),
+        figure("bytes", "bytes of submission.pyz by part"),
+        "## The certificate",
+        table(["claim", "how", "on how much", "holds", "result"], claim_rows(claims)),
+        "## Training",
+        figure("loss", "training loss by step") + "\n",
+    ]
+    return "\n\n".join(blocks)
+
+
+def learned(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """What test-time training and the mixture save, and where."""
+    orders = ["order", "tokens", "share", "TTT", "mixture", "bits saved"]
+    return [
+        "## Along the text",
+        "What is saved over streaming in each quarter, in bits per byte: does it still learn?",
+        table(["up to byte", "streaming", "TTT", "mixture"], quarter_rows(frames["quarters"]), numbers=range(4)),
+        figure("position", "bits per byte along the validation text"),
+        figure("savings", "bits saved up to each position"),
+        "## Document by document",
+        "The numbers are in [documents.tsv](report/documents.tsv).",
+        figure("documents", "bits per byte of each document"),
+        "## What the mixture adds",
+        "Tokens by the longest n-gram whose context was seen before, and what they cost per byte before and after mixing.",
+        table(orders, order_rows(frames["orders"]), numbers=range(6)),
+        figure("orders", "bits per byte by order"),
+    ]
 
 
 def headline(summary: dict, documents: pd.DataFrame, claims: list[dict]) -> str:
@@ -63,7 +77,7 @@ def headline(summary: dict, documents: pd.DataFrame, claims: list[dict]) -> str:
     return sentence + f" **Not legal**: the certificate refuses {failed or 'this score'}."
 
 
-def table(header: list[str], rows: list[list[str]], numbers: tuple[int, ...] = ()) -> str:
+def table(header: list[str], rows: list[list[str]], numbers: Container[int] = ()) -> str:
     """A Markdown table; the columns in `numbers` are set flush right."""
     rule = ["---:" if column in numbers else "---" for column in range(len(header))]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
@@ -81,7 +95,29 @@ def ladder_rows(ladder: pd.DataFrame) -> list[list[str]]:
 
 
 def signed(gain: float) -> str:
-    return "" if pd.isna(gain) else f"{gain:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return "" if pd.isna(gain) else minus(f"{gain:+.4f}")
+
+
+def minus(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def quarter_rows(quarters: pd.DataFrame) -> list[list[str]]:
+    return [
+        [f"{row.position:,}", f"{row.streaming:.4f}", signed(row.ttt_saves), signed(row.ngram_saves)]
+        for row in quarters.itertuples()
+    ]
+
+
+def order_rows(orders: pd.DataFrame) -> list[list[str]]:
+    return [
+        [str(row.order), f"{row.tokens:,}", f"{row.share:.1%}", known(row.neural), known(row.mixed), minus(f"{row.saved:,.0f}")]
+        for row in orders.itertuples()
+    ]
+
+
+def known(bpb: float) -> str:
+    return "" if pd.isna(bpb) else f"{bpb:.4f}"
 
 
 def byte_rows(parts: pd.DataFrame) -> list[list[str]]:

@@ -2,7 +2,8 @@
 
 Every table that splits a score can be added up to it again: bits are summed in float64 and divided by the bytes of their
 own part, and each part has at least one byte where the text allows it. A document's bits include those of the BOS that
-ends it, the last document's excepted: the stream just stops there.
+ends it, the last document's excepted: the stream just stops there. Scores are rows of SCORE (fairway/score/files.py), of
+three kinds, all of the same stream: "streaming", "ttt" and "ngram".
 """
 
 import math
@@ -16,8 +17,11 @@ LADDER = [
     ("quantised", "eval_sliding", "val_bpb_quant"),
     ("streaming", "eval_sliding", "val_bpb_sliding"),
     ("TTT", "eval_ttt", "val_bpb_ttt"),
-    ("n-gram", "eval_ngram", "val_bpb_ngram"),
+    ("cache", "eval_ttt", "val_bpb_cache"),
+    ("mixture", "eval_ngram", "val_bpb_ngram"),
 ]
+OPTIONAL = {"val_bpb_cache"}  # there is none without a continuous cache
+LEARNERS = ("ttt", "ngram")  # the kinds that learn from the text, held against "streaming"
 # Keys of the summary (DESIGN section 4), in the order written, and the stage each comes from; `val_bpb` goes before them.
 SUMMARY = [(key, stage) for _, stage, key in LADDER] + [
     ("quant_gap_bpb", "eval_sliding"),
@@ -43,12 +47,14 @@ ROLES = {
 
 def summary(metrics: dict[str, dict]) -> dict:
     """The headline metrics, flat; `metrics` are those of each stage by its name."""
-    return {"val_bpb": metrics["eval_ngram"]["val_bpb_ngram"]} | {key: metrics[stage][key] for key, stage in SUMMARY}
+    present = [(key, stage) for key, stage in SUMMARY if key in metrics[stage] or key not in OPTIONAL]
+    return {"val_bpb": metrics["eval_ngram"]["val_bpb_ngram"]} | {key: metrics[stage][key] for key, stage in present}
 
 
 def ladder(metrics: dict[str, dict]) -> pd.DataFrame:
     """stage, bpb, and gain: the bits per byte that the rung saves over the one before (NaN for the first)."""
-    frame = pd.DataFrame([(rung, metrics[stage][key]) for rung, stage, key in LADDER], columns=["stage", "bpb"])
+    present = [(rung, stage, key) for rung, stage, key in LADDER if key in metrics[stage] or key not in OPTIONAL]
+    frame = pd.DataFrame([(rung, metrics[stage][key]) for rung, stage, key in present], columns=["stage", "bpb"])
     frame["gain"] = -frame["bpb"].diff()
     return frame
 
@@ -56,15 +62,32 @@ def ladder(metrics: dict[str, dict]) -> pd.DataFrame:
 def by_position(scores: dict[str, np.ndarray], bins: int = 50) -> pd.DataFrame:
     """bpb of each kind of score along the stream, in parts of about equally many bytes.
 
-    `scores`: rows (targets,) of SCORE by kind, all of the same stream. The column `position` is the number of bytes up to
-    the end of a part, so its differences are the weights with which the parts add up to the whole. A text of few bytes
-    has fewer parts.
+    The column `position` is the number of bytes up to the end of a part, so its differences are the weights with which the
+    parts add up to the whole. A text of few bytes has fewer parts.
     """
     read = np.cumsum(next(iter(scores.values()))["bytes"], dtype=np.int64)
     marks = np.arange(1, bins + 1) * int(read[-1]) // bins
     ends = np.unique(np.searchsorted(read, marks[marks > 0]) + 1)
     position = read[ends - 1]
     return pd.DataFrame({"position": position} | _bits_per_byte(scores, ends, np.diff(position, prepend=0)))
+
+
+def quarters(scores: dict[str, np.ndarray]) -> pd.DataFrame:
+    """`by_position` in four parts, with the bits per byte that each learner saves there: `ttt_saves`, `ngram_saves`."""
+    frame = by_position(scores, 4)
+    return frame.assign(**{f"{kind}_saves": frame["streaming"] - frame[kind] for kind in LEARNERS})
+
+
+def savings(scores: dict[str, np.ndarray], bins: int = 200) -> pd.DataFrame:
+    """position (bytes, from 0), and the bits that each learner has saved over streaming by then: `ttt`, `ngram`.
+
+    The last row over the bytes is what the learner gains on the ladder; the slope says whether it still learns.
+    """
+    frame = by_position(scores, bins)
+    sizes = frame["position"].diff().fillna(frame["position"])
+    saved = pd.DataFrame({kind: ((frame["streaming"] - frame[kind]) * sizes).cumsum() for kind in LEARNERS})
+    saved.insert(0, "position", frame["position"])
+    return pd.concat([pd.DataFrame(0, index=[0], columns=saved.columns), saved], ignore_index=True)
 
 
 def by_document(scores: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -79,6 +102,45 @@ def by_document(scores: dict[str, np.ndarray]) -> pd.DataFrame:
     text_bytes = np.diff(np.cumsum(counts, dtype=np.int64)[ends - 1], prepend=0)
     columns = {"document": np.arange(1, len(ends) + 1), "bytes": text_bytes}
     return pd.DataFrame(columns | _bits_per_byte(scores, ends, text_bytes))
+
+
+def easy_to_hard(documents: pd.DataFrame, most: int = 60) -> pd.DataFrame:
+    """bytes and bpb of each kind, of documents (as made by `by_document`) from the lowest streaming bpb to the highest.
+
+    Neighbours are put together until at most `most` groups of about equally many bytes are left, which still add up.
+    Documents without bytes are left out.
+    """
+    ordered = documents[documents["bytes"] > 0].sort_values("streaming", kind="stable")
+    kinds = ["streaming", *LEARNERS]
+    bits = ordered[kinds].mul(ordered["bytes"], axis=0).assign(bytes=ordered["bytes"])
+    if len(bits) > most:
+        bits = bits.groupby(((bits["bytes"].cumsum() - 1) * most // bits["bytes"].sum()).to_numpy()).sum()
+    groups = bits[kinds].div(bits["bytes"], axis=0)
+    groups.insert(0, "bytes", bits["bytes"])
+    return groups.reset_index(drop=True)
+
+
+def by_order(rows: np.ndarray) -> pd.DataFrame:
+    """What the mixture does where the longest n-gram whose context was seen before has a given order.
+
+    `rows` are those of eval_ngram. order, tokens, share (of the tokens), bytes, neural and mixed (bpb of the network and of
+    the mixture; NaN where no byte is spelt), saved (bits).
+    """
+    orders, order = np.unique(rows["order"], return_inverse=True)
+    tokens = np.bincount(order)
+    text_bytes, neural, mixed = (np.bincount(order, rows[column]) for column in ("bytes", "neural", "nats"))
+    divisor = np.where(text_bytes > 0, text_bytes, np.nan) * math.log(2)
+    return pd.DataFrame(
+        {
+            "order": orders,
+            "tokens": tokens,
+            "share": tokens / len(rows),
+            "bytes": text_bytes.astype(np.int64),
+            "neural": neural / divisor,
+            "mixed": mixed / divisor,
+            "saved": (neural - mixed) / math.log(2),
+        }
+    )
 
 
 def _bits_per_byte(scores: dict[str, np.ndarray], ends: np.ndarray, text_bytes: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,10 +1,12 @@
-"""The sections `eval`, `ttt` and `ngram`: together they are the settings of the predictor, sealed into the artifact."""
+"""The sections `eval`, `ttt`, `cache` and `ngram`: the settings of the predictor, sealed into the artifact."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from fairway.bounds import bounded
 from fairway.errors import InputError
+
+ADAPTABLE = ("query", "key", "value", "output", "feed_forward", "head")  # what LoRA adapters can be put on
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,9 @@ class Eval:
     context: int = bounded(ge=2)
     stride: int = bounded(ge=1)
     block: int = bounded(ge=1)
+    batch: int = bounded(ge=1)
+    segment_tokens: int = bounded(ge=0)
+    reset: Literal["never", "document"]
     allow_long_context: bool
 
     def check(self, sequence_length: int) -> None:
@@ -28,33 +33,70 @@ class Eval:
 
 @dataclass(frozen=True)
 class Ttt:
-    optimizer: Literal["adamw", "sgd", "none"]
+    optimizer: Literal["adamw", "sgd", "muon", "none"]
+    parameters: Literal["all", "feed_forward", "lora"]
+    freeze_blocks: int = bounded(ge=0)
+    first_block: float = bounded(ge=0, le=1)
+    reset: Literal["never", "document"]
     chunk_tokens: int = bounded(ge=2)
     epochs: int = bounded(ge=1, le=100)
+    adaptive_epochs: bool
     sequences_per_step: int = bounded(ge=1)
     lr: float = bounded(ge=0, le=1)
+    schedule: Literal["constant", "cosine"]
     momentum: float = bounded(ge=0, lt=1)
+    weight_decay: float = bounded(ge=0, le=10)
     gradient_clip: float = bounded(ge=0)
+    lora_rank: int = bounded(ge=1, le=1024)
+    lora_alpha: float = bounded(gt=0)
+    lora_targets: list[str]
+
+    def __post_init__(self):
+        for target in self.lora_targets:
+            if target not in ADAPTABLE:
+                raise InputError(f"ttt.lora_targets names '{target}'; expected some of {', '.join(ADAPTABLE)}")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The continuous cache; off at 0 tokens."""
+
+    tokens: int = bounded(ge=0)
+    sharpness: float = bounded(gt=0, le=1000)
+    weight: float = bounded(gt=0, lt=1)
 
 
 @dataclass(frozen=True)
 class Ngram:
-    mixture: Literal["linear", "none"]
+    mixture: Literal["tree", "linear", "entropy", "fixed", "tilt", "none"]
+    estimator: Literal["interpolated", "kneser_ney", "add_one", "hashed_ratio"]
     max_order: int = bounded(ge=1, le=9)
-    discount: float = bounded(gt=0, lt=1)
-    learning_rate: float = bounded(gt=0, le=10)
+    discounts: list[float]
+    table_entries: int = bounded(ge=1024, le=1 << 31)
+    update_tokens: int = bounded(ge=1)
+    learning_rate: float = bounded(ge=0, le=10)
     entropy_bins: int = bounded(ge=1, le=64)
     neural_weight: float = bounded(gt=0, lt=1)
+    tilt: float = bounded(ge=0, le=20)
+
+    def __post_init__(self):
+        if len(self.discounts) != 3 or not all(0 <= d <= count for d, count in zip(self.discounts, (1, 2, 3), strict=True)):
+            raise InputError(
+                f"ngram.discounts is {self.discounts}; expected three, of counts 1, 2 and more: from 0 to 1, to 2 and to 3"
+            )
+        if self.mixture == "tree" and self.update_tokens > 1:
+            raise InputError(f"ngram.update_tokens is {self.update_tokens}; expected 1 with ngram.mixture tree")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What turns the network into a predictor. `ttt` and `ngram` may be switched off by their own first key."""
+    """What turns the network into a predictor. All but `eval` may be switched off by their own first key."""
 
     eval: Eval
     ttt: Ttt
+    cache: Cache
     ngram: Ngram
 
     @classmethod
     def from_json(cls, content: dict) -> "Settings":
-        return cls(Eval(**content["eval"]), Ttt(**content["ttt"]), Ngram(**content["ngram"]))
+        return cls(Eval(**content["eval"]), Ttt(**content["ttt"]), Cache(**content["cache"]), Ngram(**content["ngram"]))

@@ -1,42 +1,96 @@
-"""Per-token scores on disk: one row a target of the validation stream, as a NumPy structured array in a .npy file.
+"""Per-token scores on disk: .npy arrays of little-endian rows without padding, one row a target of the validation stream.
 
-12 bytes a row, little-endian: token, UTF-8 bytes it spells (BOS 0), nats and entropy in nats, longest n-gram order that
-matched (0 where no n-gram model looked). `numpy.load(path, mmap_mode="r")` reads it anywhere.
+scores.npy, 16 bytes a row: token u2; bytes u1, of UTF-8 that it spells (BOS 0); order u1, of the longest n-gram whose
+context was seen before (0 where no n-gram model looked); neural f4, −ln of the network's probability of the token; nats
+f4, −ln of the probability that the stage scores it with; entropy f4, of the network's distribution, in nats.
+The rest of the evidence lies beside the scores of eval_ttt: hints.npy, 12 bytes a row: hint u2, order u2, nats f4, nearest
+f4; paths.npy: f4 (depth, 2) a row. evidence.py has their meaning. `numpy.save` writes them, `numpy.load` reads them.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from fairway.errors import InputError
+from fairway.score.evidence import Evidence
 
-SCORE = np.dtype([("token", "<u2"), ("bytes", "u1"), ("nats", "<f4"), ("entropy", "<f4"), ("order", "u1")])
-
-
-@dataclass(frozen=True)
-class Scores:
-    """For each target: −ln of its probability, and the entropy of the distribution it was drawn from, both in nats."""
-
-    nats: np.ndarray  # float32 (targets,)
-    entropy: np.ndarray  # float32 (targets,)
+SCORE = np.dtype(
+    [("token", "<u2"), ("bytes", "u1"), ("order", "u1"), ("neural", "<f4"), ("nats", "<f4"), ("entropy", "<f4")],
+)
+HINT = np.dtype([("hint", "<u2"), ("order", "<u2"), ("nats", "<f4"), ("nearest", "<f4")])
+ODDS = np.dtype("<f4")
+AGAIN = "run `dvc repro` to write it again"
 
 
-def table(tokens: np.ndarray, token_bytes: np.ndarray, scores: Scores) -> np.ndarray:
-    """Rows for tokens[1:]; `token_bytes` (V,) are the bytes each token spells."""
+def table(
+    tokens: np.ndarray,
+    token_bytes: np.ndarray,
+    nats: np.ndarray,
+    entropy: np.ndarray,
+    neural: np.ndarray | None = None,
+    orders: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows of SCORE for tokens[1:]; `token_bytes` (V,) are the bytes each token spells.
+
+    Without `neural` the network's probability is the one scored with, without `orders` no n-gram model has looked.
+    """
     rows = np.zeros(len(tokens) - 1, SCORE)
     rows["token"] = tokens[1:]
     rows["bytes"] = token_bytes[rows["token"]]
-    rows["nats"], rows["entropy"] = scores.nats, scores.entropy
+    rows["nats"], rows["entropy"] = nats, entropy
+    rows["neural"] = nats if neural is None else neural
+    if orders is not None:
+        rows["order"] = orders
+    return rows
+
+
+def hint_table(evidence: Evidence) -> np.ndarray:
+    """Rows of HINT: what the evidence of each target holds beside its scores and its path."""
+    rows = np.empty(len(evidence.tokens), HINT)
+    rows["hint"], rows["order"] = evidence.hints, evidence.hint_orders
+    rows["nats"], rows["nearest"] = evidence.hint_nats, evidence.nearest
     return rows
 
 
 def read(path: Path) -> np.ndarray:
-    """The rows of a score file. Raises InputError when it is damaged or of another layout."""
+    """The rows of a score file, mapped (see `mapped`). Raises InputError."""
+    return mapped(path, SCORE)
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Views of the three files in a folder, mapped. Raises InputError, also when they are not of one length."""
+    scores = read(folder / "scores.npy")
+    hints, paths = mapped(folder / "hints.npy", HINT), mapped(folder / "paths.npy", ODDS, dimensions=3)
+    for name, array in (("hints.npy", hints), ("paths.npy", paths)):
+        if len(array) != len(scores):
+            raise InputError(f"{folder / name}: {len(array):,} rows, expected {len(scores):,} as in scores.npy; {AGAIN}")
+    return Evidence(
+        tokens=scores["token"],
+        nats=scores["neural"],
+        entropy=scores["entropy"],
+        hints=hints["hint"],
+        hint_nats=hints["nats"],
+        hint_orders=hints["order"],
+        paths=paths,
+        nearest=hints["nearest"],
+    )
+
+
+def mapped(path: Path, row: np.dtype, dimensions: int = 1) -> np.ndarray:
+    """A .npy file as a read-only array, of which the system loads what is looked at: it may be larger than the memory.
+
+    Raises InputError when the file is missing, damaged or of another layout.
+    """
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a score file ({error}); run `dvc repro` to write it again") from None
-    if rows.dtype != SCORE:
-        raise InputError(f"{path}: rows of type {rows.dtype}, expected {SCORE}; run `dvc repro` to write it again")
-    return rows
+        array = np.lib.format.open_memmap(path, mode="r")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError("its header does not tell its length")
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {AGAIN}") from None
+    except (ValueError, SyntaxError, TokenError) as error:  # a header is parsed as Python
+        raise InputError(f"{path}: not a score file ({error}); {AGAIN}") from None
+    if array.dtype != row or array.ndim != dimensions:
+        found = f"rows of type {array.dtype} in {array.ndim} dimensions"
+        raise InputError(f"{path}: {found}, expected {row} in {dimensions}; {AGAIN}")
+    return np.asarray(array)

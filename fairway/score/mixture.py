@@ -1,140 +1,77 @@
-"""The learned mixture of the network and the n-gram orders: p = Σ wᵢ·pᵢ, its weights learned while scoring.
+"""The network mixed with what the text so far says: every kind of `ngram.mixture` but `tree`.
 
-Weights are kept per context class (longest order matched × entropy of the network's distribution), both known before
-the token, and move by exponentiated gradient after it. A mixture of distributions is a distribution, so the
-probabilities sum to one by construction. One kernel serves the batched scorer and the step-by-step codec.
+`linear`, `fixed` (#885) and `entropy` (#1185) weigh the network against n-gram estimates (weights.py); `tilt` (#1514) favours
+one hinted token (tilt.py). Each gives a distribution if its parts are distributions. A token is scored, and then learned
+from: its part in the weights at once, its n-grams when `ngram.update_tokens` of them have gathered. Batches and single
+tokens run through the same code.
 """
 
-import math
-from typing import NamedTuple
-
-import numba
 import numpy as np
 
 from fairway.score.config import Ngram
-from fairway.score.ngram import (
-    Table,
-    count_token,
-    empty_table,
-    find_contexts,
-    grown,
-    order_probabilities,
-)
+from fairway.score.estimators import Counts
+from fairway.score.evidence import Evidence
+from fairway.score.hashed import HashedCounts
+from fairway.score.tilt import Tilt
+from fairway.score.weights import EntropyAdaptive, Fixed, Linear
 
-
-class Working(NamedTuple):
-    """Arrays that the kernels share, by order (orders,) or by expert (1 + orders,): the network first."""
-
-    history: np.ndarray  # int64, the latest token first
-    fingerprints: np.ndarray  # uint64
-    totals: np.ndarray  # int64
-    types: np.ndarray  # int64
-    experts: np.ndarray  # float64, each expert's probability of one token
-    weights: np.ndarray  # float64 (classes, 1 + orders)
-
-
-class Knobs(NamedTuple):
-    vocabulary_size: int
-    discount: float
-    learning_rate: float
-    entropy_bins: int
-
-
-@numba.njit(cache=True)
-def class_of(entropy, matched, knobs):
-    """The row of `weights`: matched order × bin of entropy, bins of equal width up to ln(vocabulary)."""
-    width = math.log(knobs.vocabulary_size) / knobs.entropy_bins
-    return matched * knobs.entropy_bins + min(knobs.entropy_bins - 1, max(0, int(entropy / width)))
-
-
-@numba.njit(cache=True)
-def mixed_probability(pairs, working, knobs, token, neural, matched, row):
-    """Probability of one token under the mixture; leaves the experts' probabilities in `working.experts`."""
-    working.experts[0] = neural
-    order_probabilities(
-        pairs,
-        token,
-        knobs.vocabulary_size,
-        knobs.discount,
-        working.fingerprints,
-        working.totals,
-        working.types,
-        matched,
-        working.experts[1:],
-    )
-    probability = 0.0
-    for expert in range(matched + 1):
-        probability += working.weights[row, expert] * working.experts[expert]
-    return probability
-
-
-@numba.njit(cache=True)
-def learn_weights(working, knobs, matched, row, probability):
-    """Exponentiated gradient of ln p: wᵢ ← wᵢ·exp(η·pᵢ/p), normalised over the experts at hand."""
-    total = 0.0
-    for expert in range(matched + 1):
-        gradient = working.experts[expert] / probability
-        grown_weight = working.weights[row, expert] * math.exp(knobs.learning_rate * min(gradient, 50.0))
-        working.weights[row, expert] = max(grown_weight, 1e-6)  # no expert is ever lost for good
-        total += working.weights[row, expert]
-    for expert in range(matched + 1):
-        working.weights[row, expert] /= total
-
-
-@numba.njit(cache=True)
-def scan(contexts, pairs, working, knobs, targets, neural_nats, entropies, nats, orders):
-    """Score and then learn each target in turn; returns the (possibly grown) tables."""
-    for i in range(len(targets)):
-        contexts, pairs = grown(contexts), grown(pairs)
-        matched = find_contexts(contexts, working.history, working.fingerprints, working.totals, working.types)
-        row = class_of(entropies[i], matched, knobs)
-        probability = mixed_probability(pairs, working, knobs, targets[i], math.exp(-neural_nats[i]), matched, row)
-        nats[i], orders[i] = -math.log(probability), matched
-        learn_weights(working, knobs, matched, row, probability)
-        count_token(contexts, pairs, targets[i], working.fingerprints, working.history)
-    return contexts, pairs
-
-
-@numba.njit(cache=True)
-def distribution(contexts, pairs, working, knobs, neural, entropy, out):
-    """The mixture's probability of every token, given the network's probabilities (V,)."""
-    matched = find_contexts(contexts, working.history, working.fingerprints, working.totals, working.types)
-    row = class_of(entropy, matched, knobs)
-    for token in range(len(neural)):
-        out[token] = mixed_probability(pairs, working, knobs, token, neural[token], matched, row)
+BLOCK = 4096  # tokens whose estimates are held at a time
+WEIGHTS = {"linear": Linear, "fixed": Fixed, "entropy": EntropyAdaptive}
 
 
 class NgramMixture:
-    """The counts and weights after some prefix of a text."""
+    """The mixture after some prefix of a text."""
 
     def __init__(self, settings: Ngram, vocabulary_size: int):
-        orders = settings.max_order
-        self.knobs = Knobs(vocabulary_size, settings.discount, settings.learning_rate, settings.entropy_bins)
-        self.contexts: Table = empty_table()
-        self.pairs: Table = empty_table()
-        share = (1 - settings.neural_weight) / orders
-        weights = np.full(((orders + 1) * settings.entropy_bins, orders + 1), share)
-        weights[:, 0] = settings.neural_weight
-        for row, matched in enumerate(np.repeat(np.arange(orders + 1), settings.entropy_bins)):
-            weights[row] /= weights[row, : matched + 1].sum()
-        self.working = Working(
-            np.full(orders, -1, np.int64),
-            np.zeros(orders, np.uint64),
-            np.zeros(orders, np.int64),
-            np.zeros(orders, np.int64),
-            np.zeros(orders + 1),
-            weights,
-        )
+        tilting = settings.mixture == "tilt"
+        self.kind = Tilt(settings) if tilting else CountMixture(settings, vocabulary_size)
 
-    def score(self, targets: np.ndarray, neural_nats: np.ndarray, entropy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nats (float32) and longest matched order (uint8) of each target; afterwards all of them have been learned."""
-        nats, orders = np.empty(len(targets), np.float32), np.empty(len(targets), np.uint8)
-        arrays = (targets.astype(np.int64), neural_nats.astype(np.float64), entropy.astype(np.float64), nats, orders)
-        self.contexts, self.pairs = scan(self.contexts, self.pairs, self.working, self.knobs, *arrays)
-        return nats, orders
+    def score(self, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+        """Nats (N,) float32 and longest matched orders (N,) uint8 of the targets; afterwards all have been learned."""
+        probabilities, orders = self.kind.score(evidence)
+        return (-np.log(probabilities)).astype(np.float32), orders.astype(np.uint8)
 
-    def distribution(self, neural: np.ndarray, entropy: float) -> np.ndarray:
-        """Probabilities (V,) float64 of the next token, given the network's."""
-        out = np.empty(len(neural))
-        distribution(self.contexts, self.pairs, self.working, self.knobs, neural, float(entropy), out)
-        return out
+    def distribution(self, neural: np.ndarray, entropy: float, hint: int = 0, hint_order: int = 0) -> np.ndarray:
+        """Probabilities (V,) float64 of the next token, given the network's. Nothing is learned."""
+        return self.kind.distribution(np.asarray(neural, np.float64), float(entropy), hint, hint_order)
+
+
+class CountMixture:
+    """n-gram estimates, weighed. `update_tokens` at a time are counted, in the order of the text."""
+
+    def __init__(self, settings: Ngram, vocabulary_size: int):
+        hashed = settings.estimator == "hashed_ratio"
+        self.counts = HashedCounts(settings, vocabulary_size) if hashed else Counts(settings, vocabulary_size)
+        self.weights = WEIGHTS[settings.mixture](settings, vocabulary_size)
+        self.update_tokens = settings.update_tokens
+        self.waiting: list[np.ndarray] = []  # pieces that have been scored and not yet counted
+        self.missing = self.update_tokens  # tokens until they are
+
+    def score(self, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N,) float64 and longest matched orders (N,)."""
+        probabilities, orders = np.empty(len(evidence.tokens)), np.empty(len(evidence.tokens), np.int64)
+        start = 0
+        while start < len(orders):
+            piece = slice(start, start + (BLOCK if self.update_tokens == 1 else min(BLOCK, self.missing)))
+            estimates, orders[piece] = self._estimates(np.asarray(evidence.tokens[piece], np.int64))
+            neural = np.exp(-np.asarray(evidence.nats[piece], np.float64))
+            entropy = np.asarray(evidence.entropy[piece], np.float64)
+            probabilities[piece] = self.weights.mix(neural, entropy, estimates, orders[piece])
+            start = piece.stop
+        return probabilities, orders
+
+    def _estimates(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of tokens that do not reach beyond the next update."""
+        if self.update_tokens == 1:
+            return self.counts.learn(tokens)
+        results = self.counts.look(tokens)
+        self.waiting.append(tokens)
+        self.missing -= len(tokens)
+        if self.missing == 0:
+            self.counts.learn(np.concatenate(self.waiting))
+            self.waiting, self.missing = [], self.update_tokens
+        return results
+
+    def distribution(self, neural: np.ndarray, entropy: float, hint: int, hint_order: int) -> np.ndarray:
+        estimates, matched = self.counts.of_all_tokens()
+        return self.weights.at(neural, entropy, estimates, matched)

@@ -1,111 +1,151 @@
-"""The n-gram cache as a language model: counts of the text so far, each order smoothed into the one below.
+"""The n-grams of a text: one table of all orders, exact and bounded, about 26 bytes an n-gram.
 
-Order n predicts from the last n − 1 tokens, P_n(t) = (max(c_n(t) − d, 0) + d·types_n·P_{n−1}(t)) / total_n, interpolated
-absolute discounting; order 0 is uniform. Every order is a distribution over the whole vocabulary whatever the counts.
-Contexts are told apart by 64-bit fingerprints in open-addressing tables that double when half full: unlike the hashed
-tables of #885, no two contexts share a count, and a token's probability does not grow with the load of a table.
+An n-gram is a node: the node of its context, and its last token. So a key is exact, and no fingerprint stands for it. It is
+also the context of the next token: finding the n-grams that a token ends finds the contexts of the token after it, and a
+token costs one look-up an order. Nodes are numbered as they come, so that those of one passage lie side by side. An index
+of 32-bit entries leads to them; the bits that a node's number leaves free hold a tag, so that few leads are false.
 """
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+from numba import njit
 
-START_CAPACITY = 1 << 16
+ROOT = 0  # the node of the empty context; those of single tokens follow, and always have their places
 
 
 class Table(NamedTuple):
-    """Open addressing: `keys` uint64 (capacity,), 0 is empty; `values` int32 (capacity, 2); `used` int64 (1,)."""
+    """`nodes`: records with at least `parent`, `token` and `count`; `index`: uint32, a power of two; `used`: int64 (1,)."""
 
-    keys: np.ndarray
-    values: np.ndarray
+    nodes: np.ndarray
+    index: np.ndarray
     used: np.ndarray
 
 
-def empty_table(capacity: int = START_CAPACITY) -> Table:
-    return Table(np.zeros(capacity, np.uint64), np.zeros((capacity, 2), np.int32), np.zeros(1, np.int64))
+def empty_table(node: np.dtype, vocabulary_size: int, limit: int) -> Table:
+    capacity = min(4096 + 2 * vocabulary_size, limit)
+    return Table(np.zeros(capacity, node), _empty_index(capacity), np.array([1 + vocabulary_size]))
 
 
-@numba.njit(cache=True, inline="always")
-def mix(key, token):
-    """A 64-bit fingerprint of a context and one more token; never 0 (the finaliser of splitmix64, Steele et al. 2014)."""
-    z = key + (np.uint64(token) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) | np.uint64(1)
+def grown(table: Table, vocabulary_size: int, limit: int) -> Table:
+    """The same n-grams with twice the room, or with room for `limit` nodes."""
+    capacity = min(2 * len(table.nodes), limit)
+    nodes = np.zeros(capacity, table.nodes.dtype)  # pages that are not written to take no memory
+    used = table.used[0]
+    nodes[:used].view(np.uint32)[:] = table.nodes[:used].view(np.uint32)  # NumPy copies records field by field
+    larger = Table(nodes, _empty_index(capacity), table.used)
+    reindex(larger, 1 + vocabulary_size)
+    return larger
 
 
-@numba.njit(cache=True)
-def slot_of(keys, key):
-    """Where `key` is, or the empty slot where it would go."""
-    mask = np.uint64(len(keys) - 1)
-    slot = (key >> np.uint64(1)) & mask
-    while keys[slot] != 0 and keys[slot] != key:
+def _empty_index(capacity: int) -> np.ndarray:
+    """Seven eighths full at most, when there are `capacity` nodes."""
+    return np.zeros(1 << (capacity * 8 // 7).bit_length(), np.uint32)
+
+
+@njit(cache=True)
+def scrambled(parent, token):
+    """64 bits of which any few are as good as random (multiply, shift, multiply: as the finaliser of splitmix64)."""
+    code = (np.uint64(parent) << np.uint64(16) | np.uint64(token)) * np.uint64(0x9E3779B97F4A7C15)
+    code = (code ^ code >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
+    return code ^ code >> np.uint64(32)
+
+
+@njit(cache=True)
+def child(table, parent, token, code):
+    """The node of the n-gram that `token` makes of the context `parent`; 0 when it has not been counted."""
+    if parent == ROOT:
+        return token + 1 if table.nodes[token + 1].count else 0
+    mask = np.uint64(len(table.index) - 1)
+    slot, tag = code >> np.uint64(32) & mask, code & ~mask & np.uint64(0xFFFFFFFF)
+    entry = np.uint64(table.index[slot])
+    while entry != 0:
+        if entry & ~mask == tag:
+            node = table.nodes[entry & mask]
+            if node.parent == parent and node.token == token:
+                return np.int64(entry & mask)
         slot = (slot + np.uint64(1)) & mask
-    return slot
+        entry = np.uint64(table.index[slot])
+    return 0
 
 
-@numba.njit(cache=True)
-def grown(table):
-    """The table itself, or one of twice the capacity with the same entries when it is half full."""
-    if 2 * table.used[0] < len(table.keys):
-        return table
-    keys = np.zeros(2 * len(table.keys), np.uint64)
-    values = np.zeros((2 * len(table.keys), 2), np.int32)
-    for old in range(len(table.keys)):
-        if table.keys[old] != 0:
-            slot = slot_of(keys, table.keys[old])
-            keys[slot] = table.keys[old]
-            values[slot] = table.values[old]
-    return Table(keys, values, table.used)
+@njit(cache=True)
+def enter(table, node, code):
+    """Put a node into the index."""
+    mask = np.uint64(len(table.index) - 1)
+    slot = code >> np.uint64(32) & mask
+    while table.index[slot] != 0:
+        slot = (slot + np.uint64(1)) & mask
+    table.index[slot] = code & ~mask & np.uint64(0xFFFFFFFF) | np.uint64(node)
 
 
-@numba.njit(cache=True)
-def find_contexts(contexts, history, fingerprints, totals, types):
-    """For order n = 1 … orders: the fingerprint of the last n − 1 tokens, their count and their distinct successors.
+@njit(cache=True)
+def reindex(table, first):
+    for node in range(first, table.used[0]):
+        enter(table, node, scrambled(table.nodes[node].parent, table.nodes[node].token))
 
-    `history` holds the latest token first, −1 where the text has not begun. Returns the longest order seen so far.
+
+@njit(cache=True)
+def add(table, parent, token, code):
+    """A node for an n-gram that has none. There must be room."""
+    if parent == ROOT:
+        return token + 1
+    node = table.used[0]
+    table.used[0] += 1
+    table.nodes[node].parent = parent
+    table.nodes[node].token = token
+    enter(table, node, code)
+    return node
+
+
+class Cursor(NamedTuple):
+    """A place in a text: `contexts` int64 (orders,), the nodes of the last 0, 1, … tokens, of which the first `known`
+    int64 (1,) are in the table; `found` int64 and `codes` uint64 (orders,), see `find`."""
+
+    contexts: np.ndarray
+    known: np.ndarray
+    found: np.ndarray
+    codes: np.ndarray
+
+
+def start_of_text(orders: int) -> Cursor:
+    return Cursor(np.full(orders, ROOT), np.ones(1, np.int64), np.zeros(orders, np.int64), np.zeros(orders, np.uint64))
+
+
+@njit(cache=True)
+def find(table, cursor, orders, token):
+    """found[k] = the node of the last k tokens and `token`, k < orders; returns how many there are, the shortest first.
+
+    A text that has an n-gram has the shorter ones that end it too: the first that is missing ends the search. `codes` are
+    left for `add_longer`.
     """
-    key = np.uint64(0x243F6A8885A308D3)
-    matched = 0
-    for n in range(len(totals)):
-        if n:
-            key = mix(key, history[n - 1] + 1)
-        fingerprints[n] = key | np.uint64(1)
-        slot = slot_of(contexts.keys, fingerprints[n])
-        totals[n], types[n] = contexts.values[slot, 0], contexts.values[slot, 1]
-        if totals[n] > 0:
-            matched = n + 1
-    return matched
+    mask = np.uint64(len(table.index) - 1)
+    touched = np.uint64(0)
+    for k in range(1, cursor.known[0]):  # memory is asked for all orders at once, and answers together
+        cursor.codes[k] = scrambled(cursor.contexts[k], token)
+        touched |= np.uint64(table.index[cursor.codes[k] >> np.uint64(32) & mask])
+    cursor.codes[0] = touched  # single tokens need no code; without a use the compiler would leave the loads out
+    for k in range(orders):
+        cursor.found[k] = child(table, cursor.contexts[k], token, cursor.codes[k])
+        if cursor.found[k] == 0:
+            return k
+    return orders
 
 
-@numba.njit(cache=True)
-def order_probabilities(pairs, token, vocabulary_size, discount, fingerprints, totals, types, matched, out):
-    """P_n(token) for n = 1 … matched, into `out`."""
-    probability = 1.0 / vocabulary_size
-    for n in range(matched):
-        if totals[n] > 0:
-            count = pairs.values[slot_of(pairs.keys, mix(fingerprints[n], token)), 0]
-            probability = (max(count - discount, 0.0) + discount * types[n] * probability) / totals[n]
-        out[n] = probability
+@njit(cache=True)
+def add_longer(table, cursor, seen, token):
+    """Nodes for the n-grams longer than the `seen` ones, if there is room for all orders; returns how many have one now."""
+    if table.used[0] + len(cursor.contexts) > len(table.nodes):
+        return seen
+    for k in range(seen, cursor.known[0]):
+        cursor.found[k] = add(table, cursor.contexts[k], token, cursor.codes[k])
+    return cursor.known[0]
 
 
-@numba.njit(cache=True)
-def count_token(contexts, pairs, token, fingerprints, history):
-    """Add `token` after each of the contexts, and make it the latest token of the history."""
-    for n in range(len(fingerprints)):
-        pair = mix(fingerprints[n], token)
-        slot = slot_of(pairs.keys, pair)
-        new = pairs.keys[slot] == 0
-        if new:
-            pairs.keys[slot] = pair
-            pairs.used[0] += 1
-        pairs.values[slot, 0] += 1
-        slot = slot_of(contexts.keys, fingerprints[n])
-        if contexts.keys[slot] == 0:
-            contexts.keys[slot] = fingerprints[n]
-            contexts.used[0] += 1
-        contexts.values[slot, 0] += 1
-        contexts.values[slot, 1] += new
-    history[1:] = history[:-1].copy()
-    history[0] = token
+@njit(cache=True)
+def advance(cursor, stored):
+    """The n-grams that a token ended, of which `stored` have nodes, become the contexts of the next one."""
+    known = min(stored + 1, len(cursor.contexts))
+    for k in range(1, known):
+        cursor.contexts[k] = cursor.found[k - 1]
+    cursor.known[0] = known

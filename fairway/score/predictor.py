@@ -1,58 +1,110 @@
 """The predictor that a decoder runs: the next token's distribution, then the token; nothing else gets in (DESIGN 3.1).
 
-Observing is the only way a token reaches any state: key/value cache, weights, counts, mixture. A chunk is learned just
-before the first distribution that comes after it, so the last chunk of a text is never learned.
+Observing is the only way a token reaches any state: key/value cache, continuous cache, weights, counts, mixture. A chunk is
+learned just before the first distribution that comes after it, so the last chunk of a text is never learned. A decoder asks
+node by node down a tree of the vocabulary, and never for the probabilities of the other tokens.
 """
 
-import math
+from array import array
 
 import numpy as np
 import torch
 
 from fairway.lm.model import GPT
 from fairway.score.config import Settings
-from fairway.score.mixture import NgramMixture
-from fairway.score.streaming import Stream, entropy
+from fairway.score.evidence import Outlook
+from fairway.score.flat import mixture_of
+from fairway.score.hints import Hints
+from fairway.score.recording import HINT_ENTRIES, blend, cache_of, tree_of
+from fairway.score.streaming import Stream, entropy, log_probabilities
 from fairway.score.ttt import TestTimeTraining
 
 
 class Predictor:
-    """Starts after the first BOS. Changes the weights of `model` when the settings train at test time."""
+    """Starts after the first BOS. Changes the weights of `model` when the settings train at test time.
 
-    def __init__(self, model: GPT, settings: Settings):
-        self.stream = Stream(model, settings.eval.context)
-        self.chunk = settings.ttt.chunk_tokens
-        self.training = TestTimeTraining(model, settings.ttt) if settings.ttt.optimizer != "none" else None
-        vocabulary_size = model.architecture.vocabulary_size
-        self.mixture = NgramMixture(settings.ngram, vocabulary_size) if settings.ngram.mixture != "none" else None
-        self.recent = [model.architecture.bos]  # tokens since the last chunk end, the one before them first
-        self._neural = np.empty(0)
-        self._entropy = 0.0
-        self._fed = False
+    `starts` (V,) says which tokens begin a word, `targets` how many tokens the whole text has after the first BOS.
+    """
+
+    def __init__(self, model: GPT, settings: Settings, starts: np.ndarray, targets: int):
+        a, self.model, self.settings = model.architecture, model, settings
+        self.mixture = mixture_of(settings.ngram, tree_of(model), starts, a.bos)
+        self.ranks, self.leaves = self.mixture.ranks, self.mixture.leaves
+        self.cache = cache_of(settings.cache, a.vocabulary_size)
+        self.hints = Hints(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
+        training = settings.ttt.optimizer != "none"
+        self.training = TestTimeTraining(model, settings.ttt, targets) if training else None
+        self.stream = Stream(model, settings.eval)
+        self.text = array("H", [a.bos])
+        self.nats: list[float] = []  # of the chunk so far
+        self.hidden_D = torch.empty(0)
+        self.outlook: Outlook | None = None
 
     def distribution(self) -> np.ndarray:
         """Probabilities (V,) float64 of the next token, given all tokens observed."""
-        if not self._fed:
-            self._feed()
-        if self.mixture is None:
-            return self._neural
-        return self.mixture.distribution(self._neural, self._entropy)
+        self._prepare()
+        return self.mixture.distribution()
+
+    def right(self, lo: int, hi: int, level: int) -> float:
+        """Probability that the next token is in the right half of a node of the tree, given that it is in the node."""
+        self._prepare()
+        return self.mixture.right(lo, hi, level)
 
     def observe(self, token: int) -> None:
-        if self.mixture is not None:
-            nats = -math.log(self._neural[token])
-            self.mixture.score(np.array([token]), np.array([nats]), np.array([self._entropy]))
-        self.recent.append(token)
-        self._fed = False
+        self._prepare()
+        if self.training is not None:
+            self.nats.append(-float(np.log(self.outlook.neural[token])))
+        self.mixture.observe(token)
+        if self.cache is not None:
+            self.cache.advance(self.hidden_D[None], torch.tensor([token]))
+        if self.hints is not None:
+            self.hints.observe(token)
+        self.text.append(token)
+        self.outlook = None
 
-    def _feed(self) -> None:
-        if self.training is None:
-            del self.recent[:-1]
-        elif len(self.recent) == self.chunk + 1:
-            self.training.learn(np.array(self.recent))
-            del self.recent[:-1]
-        log_probabilities = self.stream.feed(torch.tensor(self.recent[-1:]))[0]
-        self._entropy = float(entropy(log_probabilities))
-        probabilities = log_probabilities.double().exp().numpy()
-        self._neural = probabilities / probabilities.sum()  # the softmax was rounded to float32
-        self._fed = True
+    def _prepare(self) -> None:
+        if self.outlook is not None:
+            return
+        self._learn()
+        self._rebuild()
+        self.hidden_D = self.stream.feed(torch.tensor([self.text[-1:].tolist()]))[0, 0]
+        self.outlook = self._look()
+        self.mixture.prepare(self.outlook)
+
+    def _learn(self) -> None:
+        """Test-time training where a chunk, or with resets a document, has come to its end."""
+        training, scored = self.training, len(self.nats)
+        if training is None or not scored:
+            return
+        if training.reset_documents and self.text[-1] == self.model.architecture.bos:
+            training.restart()
+        elif scored == training.chunk:
+            training.learn(np.array(self.text[-scored - 1 :]), np.array(self.nats, np.float32))
+        else:
+            return
+        self.nats.clear()
+
+    def _rebuild(self) -> None:
+        """Where a segment begins: a new key/value cache, of the inputs before."""
+        at, settings = len(self.text) - 1, self.settings.eval
+        if settings.segment_tokens and at and at % settings.segment_tokens == 0:
+            self.stream = Stream(self.model, settings)
+            self.stream.feed(torch.tensor([self.text[max(0, at - settings.context) : at].tolist()]))
+
+    @torch.no_grad()
+    def _look(self) -> Outlook:
+        log_probabilities_V = log_probabilities(self.model, self.hidden_D)
+        neural_V, cached_V, nearest = log_probabilities_V.exp(), None, torch.zeros(())
+        if self.cache is not None:
+            cached_V, nearest = self.cache.look(self.hidden_D)
+            cached_V = blend(neural_V, cached_V, nearest, self.settings.cache.weight)
+        neural = normalised(neural_V)
+        cached = neural if cached_V is None else normalised(cached_V)
+        hint = self.hints.predict() if self.hints is not None else (0, 0)
+        return Outlook(neural, cached, float(entropy(log_probabilities_V)), float(nearest), *hint)
+
+
+def normalised(probabilities_V: torch.Tensor) -> np.ndarray:
+    """In float64; the softmax was rounded to float32."""
+    probabilities = probabilities_V.double().numpy()
+    return probabilities / probabilities.sum()

@@ -1,28 +1,46 @@
 """Sliding windows, the published way to score (#549 and after): kept for comparing with published numbers.
 
 Each window re-reads up to `context` tokens and scores only those that no window before it has scored; with stride equal
-to context the windows do not overlap, which is how the challenge's round-trip scores are made.
+to context the windows do not overlap, which is how the challenge's round-trip scores are made. Windows look over
+document starts, as published. Unlike there, the head sees only the tokens that a window scores.
 """
 
 from collections.abc import Callable
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from fairway.lm.model import GPT
-from fairway.score.files import Scores
-from fairway.score.streaming import measure
+from fairway.score.streaming import Measure, no_scores, rows, target_scores
 
 
-def spans(targets: int, context: int, stride: int) -> list[tuple[int, int, int]]:
-    """(start, first, end) of each window: it reads inputs start…end − 1 and scores targets first…end − 1, each once."""
-    result = [(0, 0, min(context, targets))]
-    while result[-1][2] < targets:
-        first = result[-1][2]
+class Window(NamedTuple):
+    """Reads inputs start … end − 1 and scores targets first … end − 1, each in one window only."""
+
+    start: int
+    first: int
+    end: int
+
+
+def spans(targets: int, context: int, stride: int) -> list[Window]:
+    """The windows of a text. The last one ends with it, and scores what is left."""
+    result = [Window(0, 0, min(context, targets))]
+    while result[-1].end < targets:
+        first = result[-1].end
         end = min(first + stride, targets)
-        result.append((end - context, first, end))
+        result.append(Window(end - context, first, end))
     return result
+
+
+def batches(windows: list[Window], batch: int) -> list[list[Window]]:
+    """Neighbours of one shape, at most `batch` together."""
+    groups = [
+        list(alike) for _, alike in groupby(windows, key=lambda window: (window.end - window.start, window.end - window.first))
+    ]
+    return [group[start : start + batch] for group in groups for start in range(0, len(group), batch)]
 
 
 @torch.no_grad()
@@ -32,22 +50,21 @@ def score_windows(
     context: int,
     stride: int,
     batch: int = 32,
+    measure: Measure | None = None,
     advance: Callable[[int], None] = lambda count: None,
-) -> Scores:
-    """Score tokens[1:] of a stream; windows of equal length are scored `batch` at a time."""
-    device = next(model.parameters()).device
-    targets = len(tokens) - 1
-    nats, entropies = np.empty(targets, np.float32), np.empty(targets, np.float32)
-    every = spans(targets, context, stride)
-    for index in range(0, len(every), batch):
-        group = every[index : index + batch]
-        length = group[0][2] - group[0][0]
-        windows = np.stack([tokens[start : start + length + 1] for start, _, _ in group]).astype(np.int64)
-        windows = torch.from_numpy(windows).to(device)
-        log_probabilities = F.log_softmax(model(windows[:, :-1]), dim=-1)
-        for row, (start, first, end) in enumerate(group):
-            fresh = slice(first - start, end - start)
-            measured = measure(log_probabilities[row, fresh], windows[row, 1:][fresh])
-            nats[first:end], entropies[first:end] = (values.float().cpu().numpy() for values in measured)
-        advance(sum(end - first for _, first, end in group))
-    return Scores(nats, entropies)
+) -> dict[str, np.ndarray]:
+    """What `measure` keeps of each target of a text (`target_scores` by default), float32, one array a name."""
+    measure = measure or target_scores(model, tokens)
+    scores = no_scores(model, measure, len(tokens) - 1)
+    for group in batches(spans(len(tokens) - 1, context, stride), batch):
+        targets = slice(group[0].first, group[-1].end)  # those of neighbours follow each other
+        for name, values in measure(fresh(model, tokens, group), targets).items():
+            scores[name][targets] = values
+        advance(targets.stop - targets.start)
+    return {name: values.cpu().numpy() for name, values in scores.items()}
+
+
+def fresh(model: GPT, tokens: np.ndarray, group: list[Window]) -> Tensor:
+    """The hidden states that predict all that a batch of windows scores, in order (targets, D)."""
+    hidden_BTD = model.hidden(rows(tokens, [(start, end) for start, _, end in group], next(model.parameters()).device))
+    return hidden_BTD[:, -(group[0].end - group[0].first) :].flatten(0, 1)

@@ -3,10 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 
-from fairway.lm.attention import KeyValueCache, band_mask, causal_attention, exclude_own_value, rotary_tables, rotate
+from fairway.lm.attention import KeyValueCache, causal_attention, exclude_own_value, rotary_tables, rotate
 
 CPU = torch.device("cpu")
+NO_STARTS = torch.zeros(1, 1, dtype=torch.bool)
 
 
 def heads(count: int, seed: int, time: int = 7, width: int = 8, batch: int = 2) -> torch.Tensor:
@@ -79,10 +83,70 @@ def test_scores_depend_on_the_distance_only(far):
     assert (scores[0] - q @ k.mT).abs().max() > 0.1
 
 
-def test_band_mask_of_three_queries_over_five_keys():
-    expected = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool)
-    assert torch.equal(band_mask(3, 5, 2, CPU), expected)
-    assert torch.equal(band_mask(3, 3, 9, CPU), torch.ones(3, 3, dtype=torch.bool).tril())
+def bands(context: int, reset_documents: bool, lengths: list[int], starts_BT: torch.Tensor) -> list:
+    """The bands of successive blocks of a stream."""
+    cache, at, found = KeyValueCache(context, reset_documents), 0, []
+    for length in lengths:
+        found.append(cache.advance(starts_BT[:, at : at + length]))
+        at += length
+    return found
+
+
+def dense(band) -> torch.Tensor:
+    """(B, T, S) bool, put together from the pieces; what is in none of them is hidden."""
+    B, T = band.first_BT.shape
+    mask = torch.zeros(B, T, band.keys, dtype=torch.bool)
+    for queries, keys, mask_B1TS in band.pieces:
+        mask[:, queries, keys] = mask_B1TS[:, 0]
+    return mask
+
+
+def test_band_of_three_queries_over_five_keys():
+    band = bands(3, False, [9, 3], NO_STARTS.expand(1, 12))[1]
+    expected = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    assert torch.equal(dense(band)[0], expected)
+
+
+def test_band_of_two_rows_whose_documents_start_elsewhere():
+    starts = torch.tensor([[0, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    first, second = bands(4, True, [2, 4], starts)
+    assert torch.equal(dense(first), torch.tensor([[[1, 0], [1, 1]], [[1, 0], [0, 1]]], dtype=torch.bool))
+    one = [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1]]
+    other = [[0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
+    assert torch.equal(dense(second), torch.tensor([one, other], dtype=torch.bool))
+
+
+@given(st.integers(2, 150), st.booleans(), st.lists(st.integers(1, 120), min_size=1, max_size=4), st.integers(0, 9))
+def test_bands_of_blocks_of_any_size_are_those_of_the_whole(context, reset, lengths, seed):
+    starts = torch.rand(2, sum(lengths), generator=torch.Generator().manual_seed(seed)) < 0.05
+    i, j = torch.arange(sum(lengths))[:, None], torch.arange(sum(lengths))
+    same = (starts.cumsum(1)[:, :, None] == starts.cumsum(1)[:, None, :]) | (not reset)
+    whole, at = (i >= j) & (i - j < context) & same, 0
+    for length, band in zip(lengths, bands(context, reset, lengths, starts), strict=True):
+        assert torch.equal(dense(band), whole[:, at : at + length, at + length - band.keys : at + length])
+        assert not whole[:, at : at + length, : at + length - band.keys].any()
+        at += length
+
+
+def test_a_long_block_is_cut_into_pieces_along_the_band():
+    """Not the 4096² of a mask over everything."""
+    band = bands(64, False, [4096], NO_STARTS.expand(1, 4096))[0]
+    assert sum(mask.numel() for _, _, mask in band.pieces) < 4096 * 100
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(("context", "lengths"), [(5, [7, 40]), (20, [3, 50]), (64, [70]), (150, [149, 1, 60])])
+def test_flex_attention_and_the_pieces_equal_one_masked_attention(context, lengths, reset):
+    """What a GPU runs compiled, here eager."""
+    starts = torch.rand(2, sum(lengths), generator=torch.Generator().manual_seed(1)) < 0.1
+    band = bands(context, reset, lengths, starts)[-1]
+    T, S = lengths[-1], band.keys
+    q, k, v = heads(4, 1, time=T, width=16), heads(2, 2, time=S, width=16), heads(2, 3, time=S, width=16)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=dense(band)[:, None], enable_gqa=True)
+    torch.testing.assert_close(band.attention(q, k, v), expected, atol=1e-5, rtol=1e-5)
+    flexible = flex_attention(q, k, v, block_mask=band.block_mask, enable_gqa=True)
+    torch.testing.assert_close(flexible, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_cache_remembers_one_position_less_than_the_context_for_each_layer():

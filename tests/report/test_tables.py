@@ -19,6 +19,7 @@ def scores_of(byte_counts, seed=0):
         scores[kind] = np.zeros(len(byte_counts), SCORE)
         scores[kind]["bytes"] = byte_counts
         scores[kind]["nats"] = random.exponential(2.0, len(byte_counts))
+    scores["ngram"]["neural"] = scores["ttt"]["nats"]
     return scores
 
 
@@ -44,6 +45,27 @@ def test_parts_by_position_add_up_to_the_whole(documents, bins):
     assert (sizes > 0).all()
     for kind in KINDS:
         assert (frame[kind] * sizes).sum() / sizes.sum() == pytest.approx(bits(scores[kind]) / sizes.sum(), abs=1e-6)
+
+
+@given(documents, st.integers(1, 60))
+def test_savings_end_with_all_that_a_learner_saves(documents, bins):
+    scores = scores_of(stream_of(documents))
+    frame = tables.savings(scores, bins)
+    assert frame.iloc[0].tolist() == [0, 0, 0]
+    assert frame["position"].iloc[-1] == sum(map(sum, documents))
+    for kind in ("ttt", "ngram"):
+        assert frame[kind].iloc[-1] == pytest.approx(bits(scores["streaming"]) - bits(scores[kind]), abs=1e-6)
+
+
+def test_quarters_tell_where_a_learner_saves():
+    scores = scores_of([2] * 8)
+    scores["streaming"]["nats"] = 4 * math.log(2)
+    scores["ttt"]["nats"] = np.log(2) * np.array([4, 4, 3, 3, 2, 3, 1, 1])
+    scores["ngram"]["nats"] = 5 * math.log(2)
+    frame = tables.quarters(scores)
+    assert frame["position"].tolist() == [4, 8, 12, 16]
+    assert frame["ttt_saves"].tolist() == pytest.approx([0, 0.5, 0.75, 1.5])
+    assert frame["ngram_saves"].tolist() == pytest.approx([-0.5] * 4)
 
 
 @given(documents)
@@ -83,6 +105,54 @@ def test_document_without_bytes_has_no_rate():
     assert frame["ttt"].isna().tolist() == [False, True, False]
 
 
+@given(documents, st.integers(1, 10))
+def test_documents_from_easy_to_hard_add_up(documents, most):
+    frame = tables.by_document(scores_of(stream_of(documents)))
+    groups = tables.easy_to_hard(frame, most)
+    assert 1 <= len(groups) <= most
+    assert groups["bytes"].sum() == frame["bytes"].sum()
+    assert groups["streaming"].is_monotonic_increasing
+    for kind in KINDS:
+        assert (groups[kind] * groups["bytes"]).sum() == pytest.approx((frame[kind] * frame["bytes"]).sum(), rel=1e-9)
+
+
+def test_documents_from_easy_to_hard_by_hand():
+    rates = {"streaming": [3.0, float("nan"), 1.0, 2.0], "ttt": [4.0, float("nan"), 0.5, 3.0], "ngram": [1.0] * 4}
+    frame = pd.DataFrame({"document": [1, 2, 3, 4], "bytes": [10, 0, 30, 20]} | rates)
+    apart = tables.easy_to_hard(frame)
+    assert apart[["bytes", "streaming", "ttt"]].to_numpy().tolist() == [[30, 1, 0.5], [20, 2, 3], [10, 3, 4]]
+    together = tables.easy_to_hard(frame, most=2)
+    assert together["bytes"].tolist() == [30, 30]
+    assert together["ttt"].tolist() == pytest.approx([0.5, (3 * 20 + 4 * 10) / 30])
+
+
+@given(documents, st.integers(0, 9))
+def test_orders_add_up_to_the_whole(documents, highest):
+    scores = scores_of(stream_of(documents))
+    rows = scores["ngram"]
+    rows["order"] = np.random.default_rng(1).integers(0, highest + 1, len(rows))
+    frame = tables.by_order(rows)
+    assert frame["tokens"].sum() == len(rows) and frame["share"].sum() == pytest.approx(1)
+    assert frame["bytes"].sum() == rows["bytes"].sum(dtype=int)
+    assert frame["saved"].sum() == pytest.approx(bits(scores["ttt"]) - bits(rows), abs=1e-6)
+    if (frame["bytes"] > 0).all():
+        assert (frame["neural"] * frame["bytes"]).sum() == pytest.approx(bits(scores["ttt"]))
+        assert (frame["mixed"] * frame["bytes"]).sum() == pytest.approx(bits(rows))
+
+
+def test_orders_by_hand():
+    rows = scores_of([2, 2, 0, 4])["ngram"]
+    rows["order"] = 3, 1, 0, 3
+    rows["neural"], rows["nats"] = (np.log(2) * np.array(bits) for bits in ([6, 2, 5, 9], [3, 4, 4, 6]))
+    frame = tables.by_order(rows)
+    assert frame["order"].tolist() == [0, 1, 3]
+    assert frame[["tokens", "share", "bytes"]].to_numpy().tolist() == [[1, 0.25, 0], [1, 0.25, 2], [2, 0.5, 6]]
+    assert frame["neural"].tolist()[1:] == pytest.approx([1, 15 / 6])
+    assert frame["mixed"].tolist()[1:] == pytest.approx([2, 9 / 6])
+    assert frame[["neural", "mixed"]].isna().all(axis=1).tolist() == [True, False, False]
+    assert frame["saved"].tolist() == pytest.approx([1, -2, 6])
+
+
 def test_bits_are_summed_in_double_precision():
     scores = scores_of([1] * 300_000)
     for rows in scores.values():
@@ -93,7 +163,7 @@ def test_bits_are_summed_in_double_precision():
 
 METRICS = {
     "eval_sliding": {"val_bpb_float": 1.5, "val_bpb_quant": 1.625, "val_bpb_sliding": 1.25, "quant_gap_bpb": 0.125},
-    "eval_ttt": {"val_bpb_ttt": 1.125},
+    "eval_ttt": {"val_bpb_ttt": 1.125, "val_bpb_cache": 1.0625},
     "eval_ngram": {"val_bpb_ngram": 1.0},
     "compress": {"artifact_bytes": 100, "headroom_bytes": 900, "code_bytes": 20, "tokenizer_bytes": 10, "bits_per_weight": 3.5},
     "train": {"parameters": 160, "train_tokens": 5000, "train_loss": 2.0},
@@ -108,6 +178,7 @@ def test_summary_has_its_keys_in_their_order():
         ("val_bpb_quant", 1.625),
         ("val_bpb_sliding", 1.25),
         ("val_bpb_ttt", 1.125),
+        ("val_bpb_cache", 1.0625),
         ("val_bpb_ngram", 1.0),
         ("quant_gap_bpb", 0.125),
         ("artifact_bytes", 100),
@@ -124,10 +195,18 @@ def test_summary_has_its_keys_in_their_order():
 
 def test_ladder_gains_are_what_each_rung_saves():
     frame = tables.ladder(METRICS)
-    assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "n-gram"]
-    assert frame["bpb"].tolist() == [1.5, 1.625, 1.25, 1.125, 1.0]
-    assert frame["gain"].tolist()[1:] == [-0.125, 0.375, 0.125, 0.125]
+    assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "cache", "mixture"]
+    assert frame["bpb"].tolist() == [1.5, 1.625, 1.25, 1.125, 1.0625, 1.0]
+    assert frame["gain"].tolist()[1:] == [-0.125, 0.375, 0.125, 0.0625, 0.0625]
     assert math.isnan(frame["gain"][0])
+
+
+def test_without_a_cache_there_is_no_rung_of_it():
+    metrics = METRICS | {"eval_ttt": {"val_bpb_ttt": 1.125}}
+    frame = tables.ladder(metrics)
+    assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "mixture"]
+    assert frame["gain"].iloc[-1] == 0.125
+    assert tables.summary(metrics).keys() == tables.summary(METRICS).keys() - {"val_bpb_cache"}
 
 
 def test_parts_of_the_artifact_add_up():

@@ -1,12 +1,6 @@
-"""The n-gram model and the learned mixture against an oracle of dictionaries, written from their definition alone.
-
-Probabilities of every order, the mixture, and its weights after every token; tables that grow; and noise, which no
-honest cache can predict. One file, because Numba compiles the kernels once a process.
-"""
+"""The n-gram estimates against dictionaries of tuples and by hand; tables that grow and tables that are full."""
 
 import dataclasses
-import math
-from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -14,189 +8,140 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.score.config import Ngram
-from fairway.score.mixture import NgramMixture
-from fairway.score.ngram import empty_table
+from fairway.score.estimators import Counts
+from fairway.score.hashed import HashedCounts
+from tests.score.dictionary import DictionaryCounts, HashedDictionaryCounts
 
-SETTINGS = Ngram("linear", max_order=5, discount=0.75, learning_rate=0.05, entropy_bins=3, neural_weight=0.6)
+SETTINGS = Ngram(
+    mixture="linear",
+    estimator="interpolated",
+    max_order=5,
+    discounts=[0.5, 0.9, 1.3],
+    table_entries=1 << 20,
+    update_tokens=1,
+    learning_rate=0.05,
+    entropy_bins=3,
+    neural_weight=0.6,
+    tilt=1.0,
+)
 VOCABULARY = 6
+VALID = ["interpolated", "kneser_ney", "add_one"]
+
+texts = st.lists(st.integers(0, VOCABULARY - 1) | st.sampled_from([2, 3]), min_size=1, max_size=80)
 
 
-class Oracle:
-    """Interpolated absolute discounting over exact contexts, mixed by exponentiated gradient."""
-
-    def __init__(self, config: Ngram, vocabulary: int):
-        self.config, self.vocabulary = config, vocabulary
-        self.counts: dict[tuple, Counter] = defaultdict(Counter)
-        self.text: list = [None] * config.max_order  # before the beginning
-        share = (1 - config.neural_weight) / config.max_order
-        self.weights = {}
-        for matched in range(config.max_order + 1):
-            total = config.neural_weight + share * matched
-            for bin in range(config.entropy_bins):
-                self.weights[matched, bin] = [config.neural_weight / total, *[share / total] * matched]
-
-    def contexts(self) -> list[tuple]:
-        """Of orders 1, 2, …: the last 0, 1, … tokens."""
-        return [tuple(self.text[len(self.text) - n :]) for n in range(self.config.max_order)]
-
-    def orders(self, token: int) -> list[float]:
-        """P_1(token) … P_matched(token)."""
-        below, result = 1 / self.vocabulary, []
-        for context in self.contexts():
-            if context not in self.counts:
-                break
-            seen = self.counts[context]
-            left = max(seen[token] - self.config.discount, 0) if token in seen else 0
-            below = (left + self.config.discount * len(seen) * below) / seen.total()
-            result.append(below)
-        return result
-
-    def row(self, entropy: float) -> tuple[int, int]:
-        bin = int(entropy / (math.log(self.vocabulary) / self.config.entropy_bins))
-        return len(self.orders(0)), min(bin, self.config.entropy_bins - 1)
-
-    def probability(self, token: int, neural: float, entropy: float) -> float:
-        experts = [neural, *self.orders(token)]
-        return sum(weight * expert for weight, expert in zip(self.weights[self.row(entropy)], experts, strict=True))
-
-    def learn(self, token: int, neural: float, entropy: float) -> None:
-        row, probability = self.row(entropy), self.probability(token, neural, entropy)
-        gains = [expert / probability for expert in [neural, *self.orders(token)]]
-        moved = [w * math.exp(self.config.learning_rate * min(g, 50)) for w, g in zip(self.weights[row], gains, strict=True)]
-        moved = [max(weight, 1e-6) for weight in moved]
-        self.weights[row] = [weight / sum(moved) for weight in moved]
-        for context in self.contexts():
-            self.counts[context][token] += 1
-        self.text.append(token)
-
-
-def neural_guesses(count: int, vocabulary: int, seed: int) -> np.ndarray:
-    """Distributions (count, V) of a network that knows nothing about the text, sharp ones and flat ones."""
-    random = np.random.default_rng(seed)
-    logits = random.normal(size=(count, vocabulary)) * random.choice([0.2, 1.0, 3.0], size=(count, 1))
-    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-
-
-def entropies(distributions: np.ndarray) -> np.ndarray:
-    return -(distributions * np.log(distributions)).sum(1)
-
-
-texts = st.lists(st.integers(0, VOCABULARY - 1) | st.sampled_from([2, 3]), min_size=1, max_size=60)
-
-
-@settings(max_examples=40)
-@given(texts, st.integers(1, 5), st.sampled_from([0.3, 0.75, 0.95]), st.sampled_from([0.02, 2.0]))
-def test_every_order_and_the_mixture_equal_the_oracle(text, max_order, discount, learning_rate):
-    config = dataclasses.replace(SETTINGS, max_order=max_order, discount=discount, learning_rate=learning_rate)
-    ours, oracle = NgramMixture(config, VOCABULARY), Oracle(config, VOCABULARY)
-    neural = neural_guesses(len(text), VOCABULARY, len(text))
-    entropy = entropies(neural)
-    for i, token in enumerate(text):
-        distribution = ours.distribution(neural[i], entropy[i])
-        expected = [oracle.probability(t, neural[i, t], entropy[i]) for t in range(VOCABULARY)]
-        np.testing.assert_allclose(distribution, expected, rtol=1e-9)
-        assert distribution.sum() == pytest.approx(1, abs=1e-9)
-        orders = oracle.orders(VOCABULARY - 1)  # the kernel leaves the experts of the last token it was asked for
-        np.testing.assert_allclose(ours.working.experts[1 : 1 + len(orders)], orders, rtol=1e-9)
-        nats, matched = ours.score(np.array([token]), -np.log(neural[i, [token]]), entropy[[i]])
-        assert nats[0] == pytest.approx(-math.log(expected[token]), abs=1e-5) and matched[0] == len(orders)
-        row = oracle.row(entropy[i])
-        oracle.learn(token, neural[i, token], entropy[i])
-        weights = ours.working.weights[row[0] * config.entropy_bins + row[1]]
-        np.testing.assert_allclose(weights[: 1 + row[0]], oracle.weights[row], rtol=1e-9)
-
-
-def test_every_order_is_a_distribution():
-    """The last tokens of a text with structure: each order sums to 1, and higher orders know more."""
-    text = [0, 1, 2, 0, 1, 3, 0, 1, 2, 0, 1] * 4
-    mixture = NgramMixture(SETTINGS, VOCABULARY)
-    flat = np.full((len(text), VOCABULARY), 1 / VOCABULARY)
-    mixture.score(np.array(text), -np.log(flat[:, 0]), entropies(flat))
-    sums = np.zeros(1 + SETTINGS.max_order)
-    for token in range(VOCABULARY):
-        # Every token in the place of the last: distribution() leaves the experts of the last token asked for.
-        swapped = NgramMixture(SETTINGS, VOCABULARY)
-        order = [token if t == VOCABULARY - 1 else VOCABULARY - 1 if t == token else t for t in range(VOCABULARY)]
-        renamed = np.array(order)[text]
-        swapped.score(renamed, -np.log(flat[:, 0]), entropies(flat))
-        swapped.distribution(flat[0], math.log(VOCABULARY))
-        sums += swapped.working.experts
-    np.testing.assert_allclose(sums, 1, rtol=1e-9)
+def with_(**changes) -> Ngram:
+    return dataclasses.replace(SETTINGS, **changes)
 
 
 def random_text(count: int, vocabulary: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, vocabulary, count)
 
 
-def score(text: np.ndarray, vocabulary: int, pieces: int = 1, capacity: int | None = None, config: Ngram = SETTINGS):
-    """Nats, orders and the mixture after scoring a text with a uniform network, in so many calls."""
-    mixture = NgramMixture(config, vocabulary)
-    if capacity:
-        mixture.contexts, mixture.pairs = empty_table(capacity), empty_table(capacity)
-    uniform = math.log(vocabulary)
-    parts = [
-        mixture.score(part, np.full(len(part), uniform), np.full(len(part), uniform)) for part in np.array_split(text, pieces)
-    ]
-    return np.concatenate([nats for nats, _ in parts]), np.concatenate([orders for _, orders in parts]), mixture
+def check(ours, oracle, text, vocabulary: int, stride: int = 1) -> None:
+    """Every estimate of every token, at every `stride`-th place of a text."""
+    for i, token in enumerate(np.asarray(text).tolist()):
+        seen = oracle.seen(oracle.text)
+        if i % stride == 0:
+            estimates, matched = ours.of_all_tokens()
+            assert matched == len(seen)
+            expected = [oracle.estimates(seen, other) for other in range(vocabulary)]
+            np.testing.assert_allclose(estimates[:, :matched], np.array(expected), rtol=1e-9, atol=1e-12)
+        learned, orders = ours.learn(np.array([token]))
+        assert orders[0] == len(seen)
+        np.testing.assert_allclose(learned[0, : len(seen)], oracle.estimates(seen, token), rtol=1e-9, atol=1e-12)
+        oracle.count(token)
+
+
+@settings(max_examples=60)
+@given(texts, st.integers(1, 6), st.sampled_from(VALID), st.sampled_from([[0.4] * 3, [0.3, 0.9, 2.0]]))
+def test_every_estimate_equals_the_oracle(text, max_order, estimator, discounts):
+    config = with_(max_order=max_order, estimator=estimator, discounts=discounts)
+    check(Counts(config, VOCABULARY), DictionaryCounts(config, VOCABULARY), text, VOCABULARY)
+
+
+@settings(max_examples=15)
+@given(texts, st.integers(2, 6), st.sampled_from([16, 1 << 12]))
+def test_hashed_ratios_equal_the_oracle(text, max_order, buckets):
+    config = with_(max_order=max_order, estimator="hashed_ratio")
+    check(HashedCounts(config, VOCABULARY, buckets), HashedDictionaryCounts(config, VOCABULARY, buckets), text, VOCABULARY)
+
+
+@pytest.mark.parametrize("estimator", VALID)
+def test_a_full_table_counts_what_it_holds(estimator):
+    """1,024 entries are full after some 300 tokens; what follows repeats the first, and brings new ones."""
+    text = np.concatenate([random_text(400, 12, 0), random_text(400, 12, 0)[200:], random_text(200, 12, 1)])
+    config = with_(estimator=estimator, table_entries=1024)
+    ours, oracle = Counts(config, 12), DictionaryCounts(config, 12)
+    check(ours, oracle, text, 12, stride=7)
+    assert 1024 - config.max_order < oracle.entries <= 1024
+    assert ours.table.used[0] == 1 + 12 + oracle.entries and len(ours.table.nodes) <= ours.limit
+
+
+@pytest.mark.parametrize("estimator", VALID)
+@pytest.mark.parametrize("entries", [1024, 1 << 20])
+def test_every_order_is_a_distribution(estimator, entries):
+    """After noise and after structure, with room left and without."""
+    ours = Counts(with_(estimator=estimator, table_entries=entries), 64)
+    text = np.concatenate([random_text(2000, 64, 2), np.tile(random_text(50, 64, 3), 20), random_text(2000, 8, 4)])
+    orders = set()
+    for piece in np.array_split(text, 150):
+        ours.learn(piece)
+        estimates, matched = ours.of_all_tokens()
+        assert (estimates[:, :matched] >= 0).all()
+        np.testing.assert_allclose(estimates[:, :matched].sum(0), 1, atol=1e-9)
+        orders.add(matched)
+    assert max(orders) == (4 if entries == 1024 else 5) and len(orders) > 2
+
+
+def test_hashed_ratios_are_no_distribution():
+    ours = HashedCounts(with_(estimator="hashed_ratio"), 64, buckets=1 << 10)
+    ours.learn(random_text(20_000, 64, 5))
+    estimates, matched = ours.of_all_tokens()
+    assert estimates[:, matched - 1].sum() > 10
 
 
 def test_growing_tables_change_nothing():
-    """20,000 random tokens at order 5 fill tables of 65,536 more than half; a large table never grows."""
-    text = random_text(20_000, 64, 0)
-    nats, orders, grown = score(text, 64)
-    expected_nats, expected_orders, large = score(text, 64, capacity=1 << 19)
-    assert len(grown.pairs.keys) > 1 << 16 and len(grown.contexts.keys) > 1 << 16
-    assert len(large.pairs.keys) == len(large.contexts.keys) == 1 << 19
-    assert nats.tobytes() == expected_nats.tobytes() and orders.tobytes() == expected_orders.tobytes()
-    assert grown.pairs.used[0] == large.pairs.used[0] == np.count_nonzero(grown.pairs.keys)
+    """The tokens in pieces, so that the table doubles at other places than in one call."""
+    text = random_text(20_000, 64, 6)
+    whole, pieces = Counts(SETTINGS, 64), Counts(SETTINGS, 64)
+    capacity = len(whole.table.nodes)
+    expected = whole.learn(text)
+    found = [pieces.learn(piece) for piece in np.array_split(text, 33)]
+    assert len(whole.table.nodes) >= 8 * capacity
+    np.testing.assert_array_equal(np.concatenate([matched for _, matched in found]), expected[1])
+    for k in range(SETTINGS.max_order):
+        rows = expected[1] > k
+        np.testing.assert_array_equal(np.concatenate([estimates for estimates, _ in found])[rows, k], expected[0][rows, k])
 
 
-def test_tables_that_double_from_the_start_equal_the_oracle():
-    text, oracle = random_text(120, VOCABULARY, 1), Oracle(SETTINGS, VOCABULARY)
-    nats, orders, mixture = score(text, VOCABULARY, capacity=16)
-    assert len(mixture.pairs.keys) >= 512
-    for i, token in enumerate(text.tolist()):
-        assert orders[i] == len(oracle.orders(0))
-        expected = -math.log(oracle.probability(token, 1 / VOCABULARY, math.log(VOCABULARY)))
-        assert nats[i] == pytest.approx(expected, abs=1e-5)
-        oracle.learn(token, 1 / VOCABULARY, math.log(VOCABULARY))
+def test_what_is_read_is_not_counted():
+    text = random_text(300, VOCABULARY, 7)
+    ours, oracle = Counts(SETTINGS, VOCABULARY), DictionaryCounts(SETTINGS, VOCABULARY)
+    ours.learn(text[:200])
+    for token in text[:200].tolist():
+        oracle.count(token)
+    estimates, matched = ours.look(text[200:])
+    for i in range(100):
+        seen = oracle.seen(text[: 200 + i].tolist())
+        assert matched[i] == len(seen)
+        np.testing.assert_allclose(estimates[i, : len(seen)], oracle.estimates(seen, int(text[200 + i])), rtol=1e-9)
 
 
-def test_a_text_in_pieces_scores_as_in_one_call():
-    text = random_text(500, 8, 2)
-    assert score(text, 8)[0].tobytes() == score(text, 8, pieces=7)[0].tobytes()
-
-
-@pytest.mark.parametrize("vocabulary", [4, 256])
-@pytest.mark.parametrize("learning_rate", [0.02, 1.0])
-def test_noise_costs_at_least_its_entropy(vocabulary, learning_rate):
-    """What #885's hashed tables fail: on uniform noise they claim 4 bits of 10 and less with every token seen."""
-    config = dataclasses.replace(SETTINGS, learning_rate=learning_rate)
-    nats = score(random_text(40_000, vocabulary, 3), vocabulary, config=config)[0]
-    assert np.mean(nats, dtype=np.float64) / math.log(2) >= math.log2(vocabulary) - 0.001
-
-
-def test_a_text_that_repeats_is_learned():
-    text = np.tile(random_text(300, 64, 4), 4)
-    nats = score(text, 64)[0]
-    assert nats[:300].mean() > math.log(64) - 0.1 and nats[900:].mean() < 1.0
-
-
-def test_a_score_depends_on_nothing_after_it():
-    text = random_text(300, 8, 5)
-    other = text.copy()
-    other[200] = (text[200] + 1) % 8
-    one, two = score(text, 8)[0], score(other, 8)[0]
-    assert one[:200].tobytes() == two[:200].tobytes()
-    assert one[200] != two[200]
-
-
-def test_no_expert_is_ever_lost():
-    """A network that is never right keeps a weight of about a millionth, and comes back when it is needed."""
-    mixture = NgramMixture(dataclasses.replace(SETTINGS, learning_rate=5.0, entropy_bins=1), 4)
-    text = np.zeros(2000, np.int64)
-    mixture.score(text, np.full(2000, 20.0), np.zeros(2000))
-    weights = mixture.working.weights[SETTINGS.max_order]
-    assert 0 < weights[0] < 1e-5
-    nats = mixture.score(np.arange(200) % 4, np.full(200, 1e-3), np.zeros(200))[0]
-    assert nats[-20:].mean() < 0.7
+@pytest.mark.parametrize(
+    "estimator, unigram",
+    [
+        ("interpolated", [(2.5 + 0.25) / 5, (1.5 + 0.25) / 5, 0.25 / 5, 0.25 / 5]),  # a 3, b 2
+        ("kneser_ney", [(1.5 + 0.25) / 3, (0.5 + 0.25) / 3, 0.25 / 3, 0.25 / 3]),  # a: the beginning and (b a); b: (a b)
+        ("add_one", [4 / 9, 3 / 9, 1 / 9, 1 / 9]),
+    ],
+)
+def test_counts_by_hand(estimator, unigram):
+    """After "a b a b a" of orders 1 and 2, all discounts 1/2: a has been followed by b twice."""
+    ours = Counts(with_(max_order=2, estimator=estimator, discounts=[0.5, 0.5, 0.5]), 4)
+    ours.learn(np.array([0, 1, 0, 1, 0]))
+    estimates, matched = ours.of_all_tokens()
+    below = np.array(unigram)
+    bigram = [1 / 6, 3 / 6, 1 / 6, 1 / 6] if estimator == "add_one" else [0, 0.75, 0, 0] + below / 4
+    assert matched == 2
+    np.testing.assert_allclose(estimates, np.stack([below, bigram], 1))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairway.score.streaming import log_probabilities
 from fairway.score.windows import score_windows, spans
 
 
@@ -33,13 +34,35 @@ def test_scores_are_those_of_each_window_alone(tiny, shaken, context, stride, ba
     """Target i, in the window that ends with it or after it on the grid of strides, sees that window's tokens only."""
     model, told = shaken(tiny), []
     tokens = np.random.default_rng(1).integers(0, 64, 31, dtype=np.uint16)
-    scores = score_windows(model, tokens, context, stride, batch, told.append)
+    scores = score_windows(model, tokens, context, stride, batch, advance=told.append)
     for target in range(30):
         strides = 0 if target < context else 1 + (target - context) // stride
         end = min(context + stride * strides, 30)
         inputs = torch.from_numpy(tokens[max(0, end - context) : target + 1].astype(np.int64))
         log_probabilities = model(inputs[None])[0, -1].detach().double().log_softmax(0).numpy()
-        assert scores.nats[target] == pytest.approx(-log_probabilities[tokens[target + 1]], abs=1e-4)
+        assert scores["nats"][target] == pytest.approx(-log_probabilities[tokens[target + 1]], abs=1e-4)
         by_hand = -sum(math.exp(value) * value for value in log_probabilities)
-        assert scores.entropy[target] == pytest.approx(by_hand, abs=1e-4)
+        assert scores["entropy"][target] == pytest.approx(by_hand, abs=1e-4)
     assert sum(told) == 30
+
+
+@pytest.mark.parametrize("stride", [3, 8])
+def test_a_measure_of_ones_own_sees_the_distribution_of_each_target_once(tiny, shaken, stride):
+    model, tokens = shaken(tiny), np.random.default_rng(1).integers(0, 64, 31, dtype=np.uint16)
+
+    def measure(hidden_TD, targets):
+        order = torch.arange(targets.start, targets.stop)
+        return {"all": log_probabilities(model, hidden_TD), "target": order[: len(hidden_TD)]}
+
+    found = score_windows(model, tokens, 8, stride, 4, measure)
+    assert found["target"].tolist() == list(range(30)) and found["all"].shape == (30, 64)
+    nats = score_windows(model, tokens, 8, stride, 4)["nats"]
+    np.testing.assert_allclose(found["all"][np.arange(30), tokens[1:]], -nats, atol=1e-6)
+
+
+def test_the_head_runs_for_fresh_tokens_only(tiny, shaken):
+    model, tokens = shaken(tiny), np.random.default_rng(1).integers(0, 64, 31, dtype=np.uint16)
+    head, seen = model.head, []
+    model.head = lambda hidden: seen.append(hidden.shape[0]) or head(hidden)
+    score_windows(model, tokens, 8, 3, 4)
+    assert seen == [0, 8, 12, 9, 1]  # at first none, to learn shapes

@@ -34,7 +34,9 @@ def scores():
     by_stage = {}
     for stage, _ in SCORED:
         by_stage[stage] = rows.copy()
-        by_stage[stage]["nats"] = random.exponential(2.5, len(rows))
+        by_stage[stage]["nats"] = by_stage[stage]["neural"] = random.exponential(2.5, len(rows))
+    by_stage["eval_ngram"]["neural"] = by_stage["eval_ttt"]["nats"]
+    by_stage["eval_ngram"]["order"] = random.integers(1, 8, len(rows))
     return by_stage
 
 
@@ -85,18 +87,33 @@ def test_totals_of_every_table_are_the_headline(workplace):
         for frame, sizes in ((position, np.diff(position["position"], prepend=0)), (documents, documents["bytes"])):
             assert (frame[kind] * sizes).sum() / sizes.sum() == pytest.approx(summary[key], abs=1e-6)
     parts = pd.read_csv("reports/report/bytes.tsv", sep="\t")
+    sizes = np.diff(position["position"], prepend=0)
+    savings = pd.read_csv("reports/report/savings.tsv", sep="\t").iloc[-1]
+    for kind, key in (("ttt", "val_bpb_ttt"), ("ngram", "val_bpb_ngram")):
+        assert savings[kind] / sizes.sum() == pytest.approx(summary["val_bpb_sliding"] - summary[key], abs=2e-6)
+    orders = pd.read_csv("reports/report/orders.tsv", sep="\t")
+    assert orders["order"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert orders["saved"].sum() / sizes.sum() == pytest.approx(summary["val_bpb_ttt"] - summary["val_bpb_ngram"], abs=2e-6)
     assert parts["bytes"].sum() == summary["artifact_bytes"] == 700
     assert list(parts) == ["part", "bytes"]
     ladder = Path("reports/report/ladder.tsv").read_text().splitlines()
     assert ladder[:3] == ["stage\tbpb", "float\t1.4", "quantised\t1.5"]
-    assert ladder[-1] == f"n-gram\t{summary['val_bpb']:.9g}"
+    assert ladder[-1] == f"mixture\t{summary['val_bpb']:.9g}"
+    assert "val_bpb_cache" not in summary
+
+
+def test_the_cache_is_a_rung_where_it_was_measured(workplace):
+    change("reports/eval_ttt/metrics.json", val_bpb_cache=1.375)
+    report.main()
+    assert json.loads(Path("reports/summary.json").read_text())["val_bpb_cache"] == 1.375
+    assert Path("reports/report/ladder.tsv").read_text().splitlines()[-2] == "cache\t1.375"
 
 
 def test_page_links_figures_that_are_there_and_no_timing_is_there(workplace):
     report.main()
     page = Path("reports/summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:]]
-    assert len(links) == 5 and all((Path("reports") / link).is_file() for link in links)
+    assert len(links) == 8 and all((Path("reports") / link).is_file() for link in links)
     assert "| the text comes back | decoded | 9 bytes | yes | identical |" in page
     assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
 
@@ -111,12 +128,18 @@ def test_same_input_same_bytes(workplace):
     assert [Path(name).name for name in written[0]] == [
         "bytes.png",
         "bytes.tsv",
+        "documents.png",
         "documents.tsv",
         "ladder.png",
         "ladder.tsv",
         "loss.png",
+        "orders.png",
+        "orders.tsv",
         "position.png",
         "position.tsv",
+        "quarters.tsv",
+        "savings.png",
+        "savings.tsv",
         "summary.json",
         "summary.md",
     ]
@@ -129,6 +152,12 @@ def shorten_scores():
 def swap_tokens():
     rows = np.load("artifacts/eval_ngram/scores.npy")
     rows["token"][5] += 1
+    np.save("artifacts/eval_ngram/scores.npy", rows)
+
+
+def swap_network():
+    rows = np.load("artifacts/eval_ngram/scores.npy")
+    rows["neural"][7] += 1
     np.save("artifacts/eval_ngram/scores.npy", rows)
 
 
@@ -145,6 +174,7 @@ def drop_key(path, key):
 DAMAGES = {
     "scores short": (shorten_scores, "artifacts/eval_ttt/scores.npy: expected 2,000 rows.*found 1,999"),
     "scores of another text": (swap_tokens, "artifacts/eval_ngram/scores.npy: its tokens are not those of"),
+    "scores of another network": (swap_network, "artifacts/eval_ngram/scores.npy: its network.* not those of artifacts/eval_"),
     "scores damaged": (break_scores, "artifacts/eval_ttt/scores.npy: not a score file"),
     "scores missing": (lambda: Path("artifacts/eval_ttt/scores.npy").unlink(), "artifacts/eval_ttt/scores.npy: missing"),
     "metric off": (
