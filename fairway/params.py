@@ -106,6 +106,7 @@ def _allowed(cls: type, problem: dict) -> str:
         bool: "true or false",
         str: "text",
         list[int]: "a list of whole numbers",
+        list[float]: "a list of numbers",
         list[str]: "a list of texts",
     }[field.type]
     words = {

@@ -12,7 +12,7 @@ from fairway.errors import InputError
 from fairway.lm.config import Model
 from fairway.params import load, parse, read_yaml
 from fairway.quant.config import Quant
-from fairway.score.config import Eval, Ngram, Settings, Ttt
+from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
 from fairway.train.config import PrequantTtt, Train
 
 REPOSITORY = Path(__file__).parent.parent
@@ -249,5 +249,5 @@ def test_a_stride_beyond_the_context_would_skip_tokens():
 
 
 def test_settings_survive_json():
-    settings = Settings(section(Eval, "eval"), section(Ttt, "ttt"), section(Ngram, "ngram"))
+    settings = Settings(section(Eval, "eval"), section(Ttt, "ttt"), section(Cache, "cache"), section(Ngram, "ngram"))
     assert Settings.from_json(dataclasses.asdict(settings)) == settings

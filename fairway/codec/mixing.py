@@ -12,7 +12,8 @@ from operator import mul
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from fairway.kernels import njit
 
 # Powers by repeated multiplication: libm's exp and pow are not the same on all machines.
 WIDTH = np.array(list(accumulate([1.0905077326652577] * 127, mul, initial=2.0**-6)))  # 2^(i/8 − 6)
@@ -92,7 +93,7 @@ def memory(tree_N3: np.ndarray, start: np.ndarray, layout: Layout, shape: tuple[
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
     """Code the matrix into `data`, as far as that goes, or decode it from there. All state is in `memory`.
 
@@ -124,7 +125,7 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
             _take_row(lower, diagonal, line)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _start_row(guess, row, line):
     for i in range(row.size):
         row[i] = ROW_START[i]
@@ -134,7 +135,7 @@ def _start_row(guess, row, line):
         line[MEAN, c] = 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _guess(guess, column, row, line, c):
     """(Centre; width): 0 nothing. 1 nothing; width of the row. 2 mean of the column; its width. 3 the two weights to the
     left; both widths. 4 mean of the column, by its slope in this row; error of that. 5, 6 the regression; its error in
@@ -153,7 +154,7 @@ def _guess(guess, column, row, line, c):
         guess[SPREAD, 6] = row[ERROR]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, stretched, place):
     """Walk down to a rank (integer + limit): the given one when encoding, else the coded one. Learn on the way."""
     node = 0
@@ -176,7 +177,7 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
     return ~node
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _code_bit(given, p, data, encoding, coder):
     """A carryless binary arithmetic coder, as in lpaq, in 48 bits: 1 takes the lower part, p / 2^16 of the interval."""
     split = coder[LOW] + ((coder[HIGH] - coder[LOW]) >> 16) * p
@@ -197,7 +198,7 @@ def _code_bit(given, p, data, encoding, coder):
     return bit
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _learn(guess, column, row, r, c, value, centred):
     pace = 1 / min(r + 8, 64)
     width = abs(value) * DEVIATION
@@ -217,7 +218,7 @@ def _learn(guess, column, row, r, c, value, centred):
     row[LEFT] = value
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _regress(column, row, line, lower, r, c, value):
     """Correct the means of the weights to the right by this weight's error; keep the errors' widths."""
     error = np.float32(value - line[MEAN, c])
@@ -231,7 +232,7 @@ def _regress(column, row, line, lower, r, c, value):
         mean[j] += error * slope[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _take_row(lower, diagonal, line):
     """A += row rowᵀ, on its factors (method C1 of Gill, Golub, Murray and Saunders 1974): recursive least squares.
 

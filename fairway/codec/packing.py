@@ -65,8 +65,7 @@ def minified(sources: dict[str, str], whole: set[str]) -> dict[str, str]:
     """Modules that do the same in fewer bytes: attributes, and globals that other modules mention, keep their names.
 
     Of modules not in `whole` only what the others lead to is left. Literals stay where they are: hoisting them into names
-    hides repetitions from the compressor. Numba's `cache=True` goes: it stores machine code beside the source file, and
-    raises where there is none.
+    hides repetitions from the compressor.
     """
     trees = shaken({name: ast.parse(_bare(text, name)) for name, text in sources.items()}, whole)
     mentioned = {name: set(mentions(tree)) for name, tree in trees.items()}
@@ -84,15 +83,8 @@ def _dotted(path: str) -> str:
 
 
 def _bare(source: str, name: str) -> str:
-    """Without docstrings and annotations, whose names would count as needed, and without numba's `cache=True`."""
-    tree = ast.parse(source, name)
-    for node in ast.walk(tree):
-        for decorator in getattr(node, "decorator_list", ()):
-            if isinstance(decorator, ast.Call):
-                decorator.keywords = [keyword for keyword in decorator.keywords if keyword.arg != "cache"]
-    return python_minifier.minify(
-        ast.unparse(tree), name, remove_literal_statements=True, hoist_literals=False, rename_locals=False
-    )
+    """Without docstrings and annotations, whose names would count as needed."""
+    return python_minifier.minify(source, name, remove_literal_statements=True, hoist_literals=False, rename_locals=False)
 
 
 def seal(pyz: bytes, settings: dict) -> bytes:

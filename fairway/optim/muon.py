@@ -54,7 +54,7 @@ def margin(coefficients: Coefficients) -> float:
     Newton–Schulz is the same step over and over and forgives a start above 1; the first polynomial of Polar Express is
     made for [0, 1] and grows steeply outside, where rounding to bf16 may put a matrix of rank 1.
     """
-    return 1.0 if coefficients == COEFFICIENTS["newton_schulz"] else 1.01
+    return 1.0 if coefficients[0] == COEFFICIENTS["newton_schulz"][0] else 1.01
 
 
 def normalise_rows_(update_NRC: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ Shape letters: R rows, B columns of the block, G the two grids of a trellis, K c
 from functools import cache
 from math import erf, sqrt
 
-import numba
 import numpy as np
+
+from fairway.kernels import njit
 
 LIMIT = 127  # the largest integer of any grid
 WIDTHS = 2.0 ** (np.arange(-16, 33) / 4)  # standard deviations of a row, in steps, of the classes
@@ -43,7 +44,7 @@ def gaussian_bits(states: int) -> np.ndarray:
     return bits_KGL
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class_R, limit, next_state, integers_BR, error_BR):
     """Round the columns of a block one after the other; `weight_BR` is overwritten, the last two are filled.
 
@@ -71,7 +72,7 @@ def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class
                 weight_BR[i] -= factor_BB[j, i] * error_BR[j]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _round_plain(position_R, kept_R, price, bits_KGL, class_R, limit, integers_R, value_R):
     """The nearest integer, one nearer to zero, or zero: whichever costs least."""
     for r in range(len(position_R)):
@@ -85,7 +86,7 @@ def _round_plain(position_R, kept_R, price, bits_KGL, class_R, limit, integers_R
         integers_R[r] = value_R[r] = best if position_R[r] >= 0 else -best
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _round_trellis(
     position_R, kept_R, price, bits_KGL, class_R, limit, next_state, integers_R, value_R, back_RS, candidate_RGP
 ):
@@ -126,7 +127,7 @@ def _round_trellis(
         value_R[r] = value if position_R[r] >= 0 else -value
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _nearest_of(size, grid, parity, limit):
     """The integer of this parity whose value 2k − grid is nearest to a size of at least 0, within the limit."""
     k = 2 * int(np.rint((size + grid - 2 * parity) / 4)) + parity

@@ -6,8 +6,9 @@ the choice of the fine grid at the price of the coarse one: 0.99 dB with 4 state
 rounding can gain; 0.18 bits a weight at equal error. The trellis runs down each column, from row 0 in state 0.
 """
 
-import numba
 import numpy as np
+
+from fairway.kernels import njit
 
 
 def _next_states(states: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def steps_of(integers_RC: np.ndarray, states: int) -> np.ndarray:
     return _walk(integers_RC, NEXT_STATE[states]) if states else integers_RC.astype(np.int16)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _walk(integers_RC, next_state):
     R, C = integers_RC.shape
     steps_RC = np.empty((R, C), np.int16)

@@ -39,11 +39,12 @@ class ContinuousCache:
         """The same, (T, V) and (T,), of positions whose next tokens are known; each is then remembered by those after it."""
         found = []
         for hidden, targets in zip(hidden_TD.split(PIECE), targets_T.split(PIECE), strict=True):
-            self._remember(hidden, targets)
+            self.remember(hidden, targets)
             found.append(self._look(hidden, len(targets)))
         return torch.cat([probabilities for probabilities, _ in found]), torch.cat([nearest for _, nearest in found])
 
-    def _remember(self, hidden_TD: Tensor, targets_T: Tensor) -> None:
+    def remember(self, hidden_TD: Tensor, targets_T: Tensor) -> None:
+        """Positions in a row and the tokens that followed them."""
         T, D = hidden_TD.shape
         if self.end + T >= len(self.next_C):
             kept = slice(max(0, self.end - self.tokens), self.end)

@@ -8,8 +8,8 @@ except in the highest order. `add_one` (#1185): (c + 1) / (total + V). All of th
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from fairway.kernels import njit
 from fairway.score.config import Ngram
 from fairway.score.ngram import Cursor, add_longer, advance, empty_table, find, grown, start_of_text
 
@@ -64,7 +64,7 @@ class Counts:
         return estimates, matched
 
 
-@njit(cache=True)
+@njit
 def walk(table, cursor, rule, tokens, start, counting, limit, estimates, matched):
     """Estimate each token, and then count it if so asked; returns where to go on when the table has grown."""
     orders = len(cursor.contexts)
@@ -82,7 +82,7 @@ def walk(table, cursor, rule, tokens, start, counting, limit, estimates, matched
     return len(tokens)
 
 
-@njit(cache=True)
+@njit
 def estimate_all(table, cursor, rule, estimates):
     matched = matched_order(table, cursor)
     for token in range(len(estimates)):
@@ -90,7 +90,7 @@ def estimate_all(table, cursor, rule, estimates):
     return matched
 
 
-@njit(cache=True)
+@njit
 def matched_order(table, cursor):
     """The longest order whose context has had a successor; 0 when nothing has been counted."""
     matched = 0
@@ -99,7 +99,7 @@ def matched_order(table, cursor):
     return matched
 
 
-@njit(cache=True)
+@njit
 def estimate(table, cursor, rule, matched, seen, out):
     """P_1 … P_matched of the token that `find` found `seen` n-grams of."""
     probability = 1 / rule.vocabulary_size
@@ -116,7 +116,7 @@ def estimate(table, cursor, rule, matched, seen, out):
         out[k] = probability
 
 
-@njit(cache=True)
+@njit
 def count(table, cursor, rule, token, seen):
     """Count the n-grams that end with `token`, of which `seen` have been counted before, and go on to the next place."""
     stored = add_longer(table, cursor, seen, token)

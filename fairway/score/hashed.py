@@ -7,8 +7,8 @@ certificate refuses it with the sum that it measures.
 """
 
 import numpy as np
-from numba import njit
 
+from fairway.kernels import njit
 from fairway.score.config import Ngram
 
 BUCKETS = 1 << 22  # of each order, for contexts and again for whole n-grams
@@ -43,7 +43,7 @@ class HashedCounts:
         return estimates, matched
 
 
-@njit(cache=True)
+@njit
 def walk(counts, latest, tokens, counting, uniform, estimates, matched):
     for i in range(len(tokens)):
         matched[i] = ratios(counts, latest, tokens[i], uniform, estimates[i])
@@ -54,7 +54,7 @@ def walk(counts, latest, tokens, counting, uniform, estimates, matched):
         latest[0] = tokens[i]
 
 
-@njit(cache=True)
+@njit
 def estimate_all(counts, latest, uniform, estimates):
     matched = 0
     for token in range(len(estimates)):
@@ -62,7 +62,7 @@ def estimate_all(counts, latest, uniform, estimates):
     return matched
 
 
-@njit(cache=True)
+@njit
 def buckets_of(counts, latest, length, token):
     """Of a context of `length` tokens, and of the n-gram that `token` makes of it; −1 where the text is too short."""
     if latest[length - 1] < 0:
@@ -74,7 +74,7 @@ def buckets_of(counts, latest, length, token):
     return code % counts.shape[2], full % counts.shape[2]
 
 
-@njit(cache=True)
+@njit
 def ratios(counts, latest, token, uniform, out):
     """min(1, n-gram / context) of orders 2, 3, … into `out`; returns the longest whose context has been seen before."""
     matched = 0
@@ -88,7 +88,7 @@ def ratios(counts, latest, token, uniform, out):
     return matched
 
 
-@njit(cache=True)
+@njit
 def count(counts, latest, token):
     for length in range(1, len(latest)):
         context, full = buckets_of(counts, latest, length, token)

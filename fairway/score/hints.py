@@ -6,8 +6,8 @@ the network's probability of each can be recorded while it scores the text (#151
 """
 
 import numpy as np
-from numba import njit
 
+from fairway.kernels import njit
 from fairway.score.ngram import add_longer, advance, empty_table, find, grown, start_of_text
 
 LONGEST = 8  # tokens in a context
@@ -40,7 +40,7 @@ class Hints:
         return hints, orders
 
 
-@njit(cache=True)
+@njit
 def best(table, cursor):
     for k in range(cursor.known[0] - 1, 0, -1):
         context = table.nodes[cursor.contexts[k]]
@@ -49,7 +49,7 @@ def best(table, cursor):
     return 0, 0
 
 
-@njit(cache=True)
+@njit
 def scan(table, cursor, tokens, start, limit, hints, orders):
     """Returns where to go on when the table has grown."""
     for i in range(start, len(tokens)):

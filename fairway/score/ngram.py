@@ -9,7 +9,8 @@ of 32-bit entries leads to them; the bits that a node's number leaves free hold 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from fairway.kernels import njit
 
 ROOT = 0  # the node of the empty context; those of single tokens follow, and always have their places
 
@@ -43,7 +44,7 @@ def _empty_index(capacity: int) -> np.ndarray:
     return np.zeros(1 << (capacity * 8 // 7).bit_length(), np.uint32)
 
 
-@njit(cache=True)
+@njit
 def scrambled(parent, token):
     """64 bits of which any few are as good as random (multiply, shift, multiply: as the finaliser of splitmix64)."""
     code = (np.uint64(parent) << np.uint64(16) | np.uint64(token)) * np.uint64(0x9E3779B97F4A7C15)
@@ -51,7 +52,7 @@ def scrambled(parent, token):
     return code ^ code >> np.uint64(32)
 
 
-@njit(cache=True)
+@njit
 def child(table, parent, token, code):
     """The node of the n-gram that `token` makes of the context `parent`; 0 when it has not been counted."""
     if parent == ROOT:
@@ -69,7 +70,7 @@ def child(table, parent, token, code):
     return 0
 
 
-@njit(cache=True)
+@njit
 def enter(table, node, code):
     """Put a node into the index."""
     mask = np.uint64(len(table.index) - 1)
@@ -79,13 +80,13 @@ def enter(table, node, code):
     table.index[slot] = code & ~mask & np.uint64(0xFFFFFFFF) | np.uint64(node)
 
 
-@njit(cache=True)
+@njit
 def reindex(table, first):
     for node in range(first, table.used[0]):
         enter(table, node, scrambled(table.nodes[node].parent, table.nodes[node].token))
 
 
-@njit(cache=True)
+@njit
 def add(table, parent, token, code):
     """A node for an n-gram that has none. There must be room."""
     if parent == ROOT:
@@ -112,7 +113,7 @@ def start_of_text(orders: int) -> Cursor:
     return Cursor(np.full(orders, ROOT), np.ones(1, np.int64), np.zeros(orders, np.int64), np.zeros(orders, np.uint64))
 
 
-@njit(cache=True)
+@njit
 def find(table, cursor, orders, token):
     """found[k] = the node of the last k tokens and `token`, k < orders; returns how many there are, the shortest first.
 
@@ -132,7 +133,7 @@ def find(table, cursor, orders, token):
     return orders
 
 
-@njit(cache=True)
+@njit
 def add_longer(table, cursor, seen, token):
     """Nodes for the n-grams longer than the `seen` ones, if there is room for all orders; returns how many have one now."""
     if table.used[0] + len(cursor.contexts) > len(table.nodes):
@@ -142,7 +143,7 @@ def add_longer(table, cursor, seen, token):
     return cursor.known[0]
 
 
-@njit(cache=True)
+@njit
 def advance(cursor, stored):
     """The n-grams that a token ended, of which `stored` have nodes, become the contexts of the next one."""
     known = min(stored + 1, len(cursor.contexts))

@@ -9,9 +9,9 @@ PAQ8; Mahoney 2005). Counts speak through maps: what came of it so far when a co
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from fairway.kernels import njit
 from fairway.score.successors import SUCCESSORS, count_of, mix, slot_of, token_of
 from fairway.score.tree import middle
 
@@ -22,6 +22,8 @@ CAP = 8  # counts on one side of a node, in the maps
 LIMIT = 255.0  # decisions after which an adaptive probability slows down no more
 MATCHES, NEAR, SURE = 16, 16, 32  # classes: length of the match, nearest cosine of the cache, the network's log-odds
 LONGEST = 32  # tokens of a match that are compared
+LONG = 6  # tokens that a match should have
+PLACES_BITS = 20  # of the hash
 FINAL_RATE = 0.025  # learning rate of the last mixer over that of the others
 POSITION, AT, LENGTH, MATCHED = range(4)  # of State.now
 THIS, BEFORE, TWICE = range(3)  # of State.word
@@ -44,6 +46,7 @@ class State(NamedTuple):
     ranks_V: np.ndarray  # place of each token among the leaves
     starts_V: np.ndarray  # whether a token begins a word
     last_V: np.ndarray  # where the text went on after each token's last occurrence, −1 for none
+    place_H: np.ndarray  # the same after the last LONG tokens, by a hash of them; what stands there may be other tokens
     now: np.ndarray  # tokens in the text; where the match goes on (−1: none) and its length; contexts seen before, in a row
     word: np.ndarray  # uint64, fingerprints of the word so far, the one before, the one before that
     keys_C: np.ndarray  # uint64, of the contexts at hand
@@ -63,17 +66,17 @@ class State(NamedTuple):
     output_DM: np.ndarray
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def squash(x):
     return 1 / (1 + math.exp(-min(max(x, -30.0), 30.0)))
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def stretch(p):
     return math.log(p / (1 - p))
 
 
-@numba.njit(cache=True)
+@njit
 def look_up(state, text, entries, knobs):
     """The contexts of the next token, and what followed them."""
     now, keys, word = state.now, state.keys_C, state.word
@@ -95,7 +98,7 @@ def look_up(state, text, entries, knobs):
             state.ranks_CS[c, k] = state.ranks_V[token_of(found, k)] if state.counts_CS[c, k] else 0
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def counts_in(ranks_S, counts_S, lo, hi):
     """How often a context was followed by leaves of a range."""
     total = 0
@@ -105,19 +108,19 @@ def counts_in(ranks_S, counts_S, lo, hi):
     return min(total, CAP)
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def class_of_nearest(nearest):
     return min(NEAR - 1, max(0, int(-2 * math.log(max(1 - nearest, 1e-9)))))
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def class_of_entropy(entropy, knobs):
     """Bins of equal width up to ln(vocabulary)."""
     width = math.log(knobs.vocabulary_size) / knobs.entropy_bins
     return min(knobs.entropy_bins - 1, max(0, int(entropy / width)))
 
 
-@numba.njit(cache=True)
+@njit
 def forward(state, text, knobs, rank, level, lo, hi, levels, given_N2, nearest, entropy, odds_N):
     """Log-odds of going right at a node and at those below it on the way to the leaf `rank`, `levels` in all.
 
@@ -166,7 +169,7 @@ def forward(state, text, knobs, rank, level, lo, hi, levels, given_N2, nearest, 
         level += 1
 
 
-@numba.njit(cache=True)
+@njit
 def backward(state, text, knobs, rank, odds_D):
     """Learn along the path to the leaf `rank`, just gone forward: gradient steps of ln p for every mixer by itself, and a step
     of every adaptive probability that has spoken."""
@@ -202,9 +205,18 @@ def backward(state, text, knobs, rank, odds_D):
         level += 1
 
 
-@numba.njit(cache=True)
+@njit
+def common(text, one, other):
+    """How many tokens before two places are the same, up to LONGEST - 1; `one` comes first."""
+    length = 0
+    while length < min(one, LONGEST - 1) and text[one - 1 - length] == text[other - 1 - length]:
+        length += 1
+    return length
+
+
+@njit
 def append(state, text, token):
-    """The text goes on with `token`: words, and the match."""
+    """The text goes on with `token`: words, and the match, which a longer one takes the place of while it is short."""
     now, word = state.now, state.word
     if state.starts_V[token]:
         word[TWICE], word[BEFORE], word[THIS] = word[BEFORE], word[THIS], np.uint64(1)
@@ -212,14 +224,14 @@ def append(state, text, token):
     goes_on = now[AT] >= 0 and text[now[AT]] == token
     text[now[POSITION]] = token
     now[POSITION] += 1
-    if goes_on:
-        now[AT] += 1
-        now[LENGTH] = min(now[LENGTH] + 1, LONGEST - 1)
-    else:
-        now[AT], now[LENGTH] = state.last_V[token], 0
-        apart = now[POSITION] - now[AT]
-        for back in range(now[AT] - 1, max(-1, now[AT] - LONGEST), -1):
-            if text[back] != text[back + apart]:
-                break
-            now[LENGTH] += 1
-    state.last_V[token] = now[POSITION]
+    end = now[POSITION]
+    now[AT], now[LENGTH] = (now[AT] + 1, min(now[LENGTH] + 1, LONGEST - 1)) if goes_on else (-1, 0)
+    key = np.uint64(0)
+    for back in range(min(end, LONG)):
+        key = mix(key, np.int64(text[end - 1 - back]))
+    slot = np.int64(key >> np.uint64(64 - PLACES_BITS))
+    if now[LENGTH] < LONG:
+        for place in (state.place_H[slot], state.last_V[token]):
+            if place >= 0 and common(text, place, end) > now[LENGTH]:
+                now[AT], now[LENGTH] = place, common(text, place, end)
+    state.place_H[slot] = state.last_V[token] = end

@@ -56,7 +56,7 @@ class Predictor:
             self.nats.append(-float(np.log(self.outlook.neural[token])))
         self.mixture.observe(token)
         if self.cache is not None:
-            self.cache.advance(self.hidden_D[None], torch.tensor([token]))
+            self.cache.remember(self.hidden_D[None], torch.tensor([token]))
         if self.hints is not None:
             self.hints.observe(token)
         self.text.append(token)

@@ -7,8 +7,9 @@ Low orders, with more successors than that, are the network's own ground. A tabl
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from fairway.kernels import njit
 
 SUCCESSORS = 3
 BITS = 20  # of a successor: 16 of the token, above 4 of the count; the most recent is lowest
@@ -26,7 +27,7 @@ def empty(capacity: int = 1 << 14) -> Successors:
     return Successors(np.zeros((capacity, 2), np.uint64), np.zeros(1, np.int64))
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def mix(key, value):
     """A fingerprint of a context and one more token; never 0 (the finaliser of splitmix64, Steele et al. 2014)."""
     z = key + (np.uint64(value) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +36,7 @@ def mix(key, value):
     return (z ^ (z >> np.uint64(31))) | np.uint64(1)
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def slot_of(entries, key):
     """Where `key` is, or the empty slot where it would go."""
     mask = np.uint64(len(entries) - 1)
@@ -59,7 +60,7 @@ def grown(table: Successors, coming: int, most: int) -> Successors:
     return larger
 
 
-@numba.njit(cache=True)
+@njit
 def _refill(old, new):
     for i in range(len(old)):
         if old[i, 0] != 0:
@@ -67,18 +68,18 @@ def _refill(old, new):
             new[slot, 0], new[slot, 1] = old[i, 0], old[i, 1]
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def token_of(successors, k):
     """The k-th most recent successor; meaningless where its count is 0."""
     return np.int64(successors >> np.uint64(BITS * k)) & 0xFFFF
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def count_of(successors, k):
     return np.int64(successors >> np.uint64(BITS * k + 16)) & MOST
 
 
-@numba.njit(cache=True)
+@njit
 def followed(successors, token):
     """The successors after `token` has followed once more."""
     count, place = 0, SUCCESSORS - 1
@@ -95,7 +96,7 @@ def followed(successors, token):
     return after
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def count_successor(entries, used, most, key, token):
     """Token has followed the context `key`; a context that is new and finds the table full is passed over."""
     slot = slot_of(entries, key)

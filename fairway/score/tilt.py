@@ -8,8 +8,8 @@ the gradient of ln p', which is [v = h] − p'(h). With `ngram.learning_rate` 0 
 import math
 
 import numpy as np
-from numba import njit
 
+from fairway.kernels import njit
 from fairway.score.config import Ngram
 from fairway.score.evidence import Evidence
 from fairway.score.hints import LONGEST
@@ -22,12 +22,12 @@ class Tilt:
         self.betas, self.rate = np.full(1 + LONGEST, settings.tilt), settings.learning_rate
 
     def score(self, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N,) of the targets, and the lengths of the contexts behind the hints."""
+        """Probabilities (N,) of the targets, and the orders behind the hints: their contexts and a token, 0 without a hint."""
         orders = np.asarray(evidence.hint_orders, np.int64)
         neural, hinted = (np.exp(-np.asarray(nats, np.float64)) for nats in (evidence.nats, evidence.hint_nats))
         probabilities = np.empty(len(orders))
         tilt_and_learn(self.betas, self.rate, neural, hinted, evidence.tokens == evidence.hints, orders, probabilities)
-        return probabilities, orders
+        return probabilities, orders + (orders > 0)
 
     def distribution(self, neural: np.ndarray, entropy: float, hint: int, hint_order: int) -> np.ndarray:
         if hint_order == 0:
@@ -38,7 +38,7 @@ class Tilt:
         return tilted
 
 
-@njit(cache=True)
+@njit
 def tilt_and_learn(betas, rate, neural, hinted, right, orders, probabilities):
     for i in range(len(neural)):
         probabilities[i] = neural[i]

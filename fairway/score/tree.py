@@ -7,14 +7,15 @@ is to store, and what the decoder works out from the weights: sums run in a fixe
 
 import math
 
-import numba
 import numpy as np
+
+from fairway.kernels import njit
 
 POWER_ITERATIONS = 24
 FLOOR = 1e-12  # of a node's share: what lies below is rounding of the running sums
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def middle(lo, hi):
     """The first leaf of the right-hand half."""
     return (lo + hi) // 2
@@ -25,7 +26,7 @@ def depth(vocabulary_size: int) -> int:
     return math.ceil(math.log2(vocabulary_size))
 
 
-@numba.njit(cache=True)
+@njit
 def levels_to(rank, vocabulary_size):
     """Decisions on the path to a leaf."""
     lo, hi, levels = 0, vocabulary_size, 0
@@ -36,7 +37,7 @@ def levels_to(rank, vocabulary_size):
     return levels
 
 
-@numba.njit(cache=True)
+@njit
 def nats_of(odds_D, rank, vocabulary_size):
     """−ln of a leaf's probability, given the log-odds of going right at each node on its path."""
     lo, hi, level, nats = 0, vocabulary_size, 0, 0.0
@@ -67,7 +68,7 @@ def leaf_ranks(table_VD: np.ndarray) -> np.ndarray:
     return ranks
 
 
-@numba.njit(cache=True)
+@njit
 def _projections(table, rows):
     """Of the centred rows on their first principal component, found by power iteration from the longest of them."""
     count, width = len(rows), table.shape[1]

@@ -7,9 +7,9 @@ the whole token is known, so that nodes may be asked in any order, of any path.
 
 import math
 
-import numba
 import numpy as np
 
+from fairway.kernels import njit
 from fairway.score import successors
 from fairway.score.config import Ngram
 from fairway.score.evidence import Evidence, Outlook
@@ -21,6 +21,7 @@ from fairway.score.node import (
     MATCHES,
     MIXERS,
     NEAR,
+    PLACES_BITS,
     SIDES,
     SURE,
     WORDS,
@@ -41,7 +42,7 @@ MATCH_START = 0.6  # probability that a match is right
 SLAB = 1 << 16  # tokens between two looks at the sizes of table and text
 
 
-@numba.njit(cache=True)
+@njit
 def scan(state, text, entries, used, knobs, tokens, paths_ND2, nearest, entropies, nats, orders):
     """Score and then learn each token in turn."""
     odds_D = np.zeros(paths_ND2.shape[1])
@@ -50,14 +51,14 @@ def scan(state, text, entries, used, knobs, tokens, paths_ND2, nearest, entropie
         V, rank = knobs.vocabulary_size, state.ranks_V[tokens[i]]
         levels = levels_to(rank, V)
         forward(state, text, knobs, rank, 0, 0, V, levels, paths_ND2[i], nearest[i], entropies[i], odds_D)
-        nats[i], orders[i] = nats_of(odds_D, rank, V), state.now[MATCHED]
+        nats[i], orders[i] = nats_of(odds_D, rank, V), state.now[MATCHED] + 1
         backward(state, text, knobs, rank, odds_D)
         for c in range(knobs.contexts):
             count_successor(entries, used, knobs.most, state.keys_C[c], tokens[i])
         append(state, text, tokens[i])
 
 
-@numba.njit(cache=True)
+@njit
 def leaves(state, text, knobs, network_V1, cached_V1, nearest, entropy, out):
     """Probabilities of all leaves: a walk over all nodes, with those that are still to do on a stack."""
     todo, mass = np.zeros((2 * len(out), 3), np.int64), np.ones(2 * len(out))
@@ -78,7 +79,7 @@ def leaves(state, text, knobs, network_V1, cached_V1, nearest, entropy, out):
         top += 2
 
 
-@numba.njit(cache=True)
+@njit
 def odds_between(below_V1, lo, hi):
     """Log-odds of the right half of a node, from running sums of probabilities in the order of the leaves."""
     half = middle(lo, hi)
@@ -86,7 +87,7 @@ def odds_between(below_V1, lo, hi):
     return math.log(max(right, FLOOR)) - math.log(max(left, FLOOR))
 
 
-@numba.njit(cache=True)
+@njit
 def path_between(network_V1, cached_V1, rank, path_D2):
     """The log-odds at the nodes on the path to a leaf."""
     lo, hi, level = 0, len(network_V1) - 1, 0
@@ -175,6 +176,7 @@ def _start(knobs: Knobs, D: int, ranks: np.ndarray, starts: np.ndarray) -> State
         ranks_V=ranks,
         starts_V=starts,
         last_V=np.full(V, -1),
+        place_H=np.full(1 << PLACES_BITS, -1),
         now=np.array([0, -1, 0, 0]),
         word=np.ones(3, np.uint64),
         keys_C=np.zeros(C, np.uint64),

@@ -9,8 +9,8 @@ Estimates are (N, orders); those beyond the order that is matched have no weight
 import math
 
 import numpy as np
-from numba import njit
 
+from fairway.kernels import njit
 from fairway.score.config import Ngram
 
 LEAST = 1e-6  # no expert is ever lost for good
@@ -72,7 +72,7 @@ class Linear:
         return np.clip(np.int64(entropy / self.bin_width), 0, self.bins - 1)
 
 
-@njit(cache=True)
+@njit
 def mix_and_learn(weights, bins, rate, neural, estimates, matched, probabilities):
     for i in range(len(neural)):
         row = weights[matched[i], bins[i]]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import lzma
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairway import kernels
 from fairway.codec import container
 from fairway.codec.closure import import_closure
 from fairway.codec.packing import SETTINGS_BYTES, build, seal, sizes
@@ -97,7 +99,7 @@ def test_closure_of_a_real_module():
     closure = import_closure("fairway.codec.container", root)
     codec = [f"fairway/codec/{name}.py" for name in ("container", "general", "header", "mixing", "weights")]
     quant = [f"fairway/quant/{name}.py" for name in ("matrix", "rotation", "trellis")]
-    assert closure == [*codec, "fairway/errors.py", *quant]
+    assert closure == [*codec, "fairway/errors.py", "fairway/kernels.py", *quant]
 
 
 def test_closure_of_nothing_is_refused(house):
@@ -162,11 +164,15 @@ def test_a_traceback_names_the_packed_module(house, tmp_path):
     assert 'submission.pyz/house/room/other.py", line 1, in double' in done.stderr
 
 
-def test_numba_code_runs_from_the_zip(tmp_path):
-    source = "import numba\n@numba.njit(cache=True)\ndef f(x):\n    return x + 1\ndef main(argv):\n    print(f(3))\n"
-    (tmp_path / "entry.py").write_text(source)
+def test_compiled_code_runs_from_the_zip_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "fairway").mkdir()
+    shutil.copy(Path(kernels.__file__), tmp_path / "fairway")
+    (tmp_path / "entry.py").write_text(
+        "from fairway.kernels import njit\n@njit\ndef f(x):\n    return x + 1\ndef main(argv):\n    print(f(3))\n"
+    )
     done = run(build(["entry"], {}, tmp_path), tmp_path / "empty")
     assert (done.stdout, done.stderr) == ("4\n", "")
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["submission.pyz"]
 
 
 def test_members_dates_and_order(house):

@@ -17,16 +17,12 @@ import torch
 from fairway.codec import container, packing, runtime
 from fairway.lm.model import GPT
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.score.config import Eval, Ngram, Settings, Ttt
 from fairway.score.predictor import Predictor
+from fairway.score.tree_mixture import word_starts
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer
+from tests.plain_settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = Settings(
-    Eval("streaming", context=16, stride=8, block=8, allow_long_context=False),
-    Ttt("sgd", chunk_tokens=50, epochs=1, sequences_per_step=2, lr=0.05, momentum=0.9, gradient_clip=1.0),
-    Ngram("linear", max_order=4, discount=0.75, learning_rate=0.05, entropy_bins=4, neural_weight=0.7),
-)
 TEXT = ("Grüße — 你好, a\ttext\r\nwith\0NUL and ▁ in it. " * 3).encode()
 
 
@@ -88,16 +84,16 @@ def test_it_compresses_and_decompresses_alone(folder, sealed):
     run = {"cwd": folder, "capture_output": True, "text": True, "check": True, "env": {"OMP_NUM_THREADS": "1"}}
     first = subprocess.run([sys.executable, "-I", "submission.pyz", "compress", "text", "coded"], **run)
     report = json.loads(first.stdout)
-    assert report["bytes"] == report["tokens"] == len(TEXT) and 0 <= report["worst_sum_error"] < 1e-6
+    assert report["bytes"] == report["tokens"] == len(TEXT) and abs(report["worst_sum"] - 1) < 1e-6
     assert report["payload_bytes"] == (folder / "coded").stat().st_size - 24
     rest = subprocess.run([sys.executable, "-I", "-c", ALL_COMMANDS], **run).stdout.splitlines()
     assert (folder / "back").read_bytes() == TEXT
     assert rest[0] == f"submission {hashlib.sha256(sealed).hexdigest()}"
     assert rest[1].startswith("network: 2 layers of width 32, ") and rest[1].endswith(" parameters, vocabulary 260")
-    assert rest[2].startswith("eval: method streaming, context 16,") and rest[4].startswith(
-        "ngram: mixture linear, max_order 4"
+    assert rest[2].startswith("eval: method streaming, context 16,") and rest[5].startswith(
+        "ngram: mixture tree, estimator kneser_ney"
     )
-    scored = json.loads(rest[6])
+    scored = json.loads(rest[7])
     assert scored["bytes"] == len(TEXT) and scored["bpb"] == pytest.approx(scored["bits"] / len(TEXT))
     assert scored["bits"] - 1 < 8 * report["payload_bytes"] <= 1.001 * scored["bits"] + 64
     assert [line for line in rest if line.startswith("exit")] == ["exit 0"] * 3 + [f"exit {runtime.USAGE!r}"]
@@ -108,8 +104,9 @@ def test_it_scores_as_the_predictor_does(folder, capsys):
     (folder / "text").write_bytes(TEXT)
     assert call("score", "text") == 0
     submission = runtime.Submission(Path("submission.pyz"))
-    predictor, bits = Predictor(submission.model, SETTINGS), 0.0
-    for token in submission.tokenizer.encode(TEXT.decode())[1:].tolist():
+    tokens, starts = submission.tokenizer.encode(TEXT.decode())[1:], word_starts(submission.tokenizer.pieces)
+    predictor, bits = Predictor(submission.model, SETTINGS, starts, len(tokens)), 0.0
+    for token in tokens.tolist():
         bits -= np.log2(predictor.distribution()[token])
         predictor.observe(token)
     assert json.loads(capsys.readouterr().out)["bits"] == pytest.approx(bits, rel=1e-9)
@@ -128,8 +125,8 @@ def test_the_network_is_the_one_in_the_weights_file(sealed, folder, tiny, shaken
 def test_before_settings_are_sealed_the_network_streams_alone(folder, unsealed):
     (folder / "submission.pyz").write_bytes(unsealed)
     submission = runtime.Submission(Path("submission.pyz"))
-    predictor = submission.predictor()
-    assert predictor.training is None and predictor.mixture is None
+    predictor = submission.predictor(7)
+    assert predictor.training is None and predictor.cache is None and predictor.mixture.mixture is None
     assert predictor.stream.state.cache.context == submission.model.architecture.sequence_length
 
 

@@ -8,89 +8,92 @@ import pytest
 import torch
 
 from fairway.proof import causality
-from fairway.score.config import Eval, Ngram, Settings, Ttt
-from fairway.score.files import Scores
-from fairway.score.mixture import NgramMixture
-from fairway.score.streaming import score_stream
+from fairway.score import streaming
+from fairway.score.config import Settings
+from fairway.score.flat import mixture_of
+from fairway.score.recording import record_stream
+from tests.plain_settings import SETTINGS as PLAIN
 
 TOKENS = np.random.default_rng(3).integers(0, 64, 40, dtype=np.uint16)[np.random.default_rng(4).integers(0, 40, 241)]
 TOKENS[0] = 1  # BOS
-SETTINGS = Settings(
-    Eval("streaming", context=16, stride=8, block=16, allow_long_context=False),
-    Ttt("adamw", chunk_tokens=50, epochs=2, sequences_per_step=2, lr=0.01, momentum=0.9, gradient_clip=1.0),
-    Ngram("linear", max_order=4, discount=0.4, learning_rate=0.05, entropy_bins=6, neural_weight=0.7),
-)
+STARTS = np.arange(64) % 3 == 0
+TTT = dataclasses.replace(PLAIN.ttt, optimizer="adamw", lr=0.01, chunk_tokens=50)
+SETTINGS = dataclasses.replace(PLAIN, ttt=TTT)
 NEURAL = dataclasses.replace(SETTINGS, ngram=dataclasses.replace(SETTINGS.ngram, mixture="none"))
 FROZEN = dataclasses.replace(SETTINGS, ttt=dataclasses.replace(SETTINGS.ttt, optimizer="none"))
 
 
 def worst(model, settings: Settings, checks: int = 4) -> float:
-    return max(change for _, change in causality.earlier_changes(model, settings, TOKENS, checks))
+    return max(change for _, change in causality.earlier_changes(model, settings, STARTS, TOKENS, checks))
 
 
-def test_the_real_scorer_is_causal_and_leaves_the_model_alone(tiny, shaken):
+@pytest.mark.parametrize("mixture", ["tree", "linear", "tilt"])
+def test_the_real_scorer_is_causal_and_leaves_the_model_alone(tiny, shaken, mixture):
     model = shaken(tiny)
+    settings = dataclasses.replace(SETTINGS, ngram=dataclasses.replace(SETTINGS.ngram, mixture=mixture))
     before = copy.deepcopy(model.state_dict())
-    changes = causality.earlier_changes(model, SETTINGS, TOKENS, 3)
+    changes = causality.earlier_changes(model, settings, STARTS, TOKENS, 3)
     assert len(changes) == 3 and changes == sorted(changes)
     assert all(120 <= position < 240 and 0 <= change <= 1e-5 for position, change in changes)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert causality.earlier_changes(model, SETTINGS, TOKENS, 3) == changes
+    assert causality.earlier_changes(model, settings, STARTS, TOKENS, 3) == changes
 
 
 def test_every_part_of_the_scorer_is_in_the_scores(tiny, shaken):
     """Otherwise the check would pass for want of anything to check."""
-    model = shaken(tiny)
-    everything, neural, frozen = (causality.scored_nats(model, part, TOKENS) for part in (SETTINGS, NEURAL, FROZEN))
+    model, parts = shaken(tiny), (SETTINGS, NEURAL, FROZEN)
+    everything, neural, frozen = (causality.scored_nats(model, part, STARTS, TOKENS, 240) for part in parts)
     assert everything.shape == (240,) and np.isfinite(everything).all()
     assert np.abs(everything - neural).max() > 0.1
     assert np.abs(everything[:50] - frozen[:50]).max() < 1e-5 < 0.01 < np.abs(everything[50:] - frozen[50:]).max()
 
 
+def test_a_schedule_over_the_text_is_told_its_length_and_looks_no_further(tiny, shaken):
+    assert worst(shaken(tiny), dataclasses.replace(NEURAL, ttt=dataclasses.replace(TTT, schedule="cosine"))) <= 1e-5
+
+
 def test_learning_from_a_chunk_before_scoring_it_is_seen(tiny, shaken, monkeypatch):
-    def peeking(model, tokens, context, block, chunk, learn):
-        pieces = []
-        for start in range(0, len(tokens) - 1, chunk):
-            piece = tokens[start : start + chunk + 1]
-            learn(piece)
-            pieces.append(score_stream(model, piece, context, block))
-        return Scores(*(np.concatenate(columns) for columns in zip(*map(dataclasses.astuple, pieces), strict=True)))
+    def early(training, tokens, nats, scored, bos):
+        training.learn(tokens[scored[1] : scored[1] + training.chunk + 1], nats[: training.chunk].numpy())
 
     assert worst(shaken(tiny), NEURAL) <= 1e-5
-    monkeypatch.setattr(causality, "score_stream", peeking)
+    monkeypatch.setattr(streaming, "update", early)
     assert worst(shaken(tiny), NEURAL) > 1e-3
 
 
-def test_the_entropy_of_the_next_distribution_is_seen(tiny, shaken, monkeypatch):
+@pytest.mark.parametrize("field", ["entropy", "nearest"])
+def test_what_the_network_sees_of_the_next_place_is_seen(tiny, shaken, monkeypatch, field):
     """The mixture's weights would be chosen by what the network thinks after the token that is scored."""
 
-    def peeking(*arguments, **keywords):
-        scores = score_stream(*arguments, **keywords)
-        return Scores(scores.nats, np.append(scores.entropy[1:], np.float32(0)))
+    def peeking(*arguments):
+        evidence = record_stream(*arguments)
+        return evidence._replace(**{field: np.append(getattr(evidence, field)[1:], np.float32(0))})
 
-    many_classes = dataclasses.replace(FROZEN, ngram=dataclasses.replace(FROZEN.ngram, learning_rate=1.0))
-    assert worst(shaken(tiny), many_classes) <= 1e-5
-    monkeypatch.setattr(causality, "score_stream", peeking)
-    assert worst(shaken(tiny), many_classes) > 1e-3
+    fast = dataclasses.replace(FROZEN, ngram=dataclasses.replace(FROZEN.ngram, learning_rate=0.5))
+    assert worst(shaken(tiny), fast) <= 1e-5
+    monkeypatch.setattr(causality, "record_stream", peeking)
+    assert worst(shaken(tiny), fast) > 1e-3
 
 
-def test_an_ngram_cache_that_has_read_the_text_before_is_seen(tiny, shaken, monkeypatch):
-    class Second(NgramMixture):
-        def score(self, *columns):
-            super().score(*columns)
-            return super().score(*columns)
+@pytest.mark.parametrize("mixture", ["tree", "linear"])
+def test_a_mixture_that_has_read_the_text_before_is_seen(tiny, shaken, monkeypatch, mixture):
+    def second(*arguments):
+        reading = mixture_of(*arguments)
+        score = reading.score
+        reading.score = lambda evidence: (score(evidence), score(evidence))[1]
+        return reading
 
-    monkeypatch.setattr(causality, "NgramMixture", Second)
-    assert worst(shaken(tiny), FROZEN) > 1e-3
+    settings = dataclasses.replace(FROZEN, ngram=dataclasses.replace(FROZEN.ngram, mixture=mixture))
+    monkeypatch.setattr(causality, "mixture_of", second)
+    assert worst(shaken(tiny), settings) > 1e-3
 
 
 @pytest.mark.parametrize("known", ["the next token", "the length of the text"])
 def test_a_score_that_knows_a_later_token_is_seen(tiny, shaken, monkeypatch, known):
-    def peeking(model, tokens, *arguments, **keywords):
-        scores = score_stream(model, tokens, *arguments, **keywords)
+    def peeking(model, tokens, *arguments):
+        evidence = record_stream(model, tokens, *arguments)
         hint = np.append(tokens[2:], 0) if known == "the next token" else np.full(len(tokens) - 1, len(tokens))
-        return Scores(scores.nats + np.float32(0.01) * hint.astype(np.float32), scores.entropy)
+        return evidence._replace(nats=evidence.nats + np.float32(0.01) * hint.astype(np.float32))
 
-    monkeypatch.setattr(causality, "score_stream", peeking)
-    neural = dataclasses.replace(NEURAL, ttt=FROZEN.ttt)
-    assert worst(shaken(tiny), neural) > 5e-3
+    monkeypatch.setattr(causality, "record_stream", peeking)
+    assert worst(shaken(tiny), dataclasses.replace(NEURAL, ttt=FROZEN.ttt)) > 5e-3

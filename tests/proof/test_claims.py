@@ -85,11 +85,17 @@ def test_a_score_that_is_no_number_fails():
         assert not claims.coded_bits(PAYLOAD, np.append(NATS, value)).passed
 
 
-@pytest.mark.parametrize(("error", "passed"), [(0.0, True), (1e-7, True), (1e-5, False), (0.5, False), (math.nan, False)])
-def test_probabilities_must_sum_to_one(error, passed):
-    claim = claims.normalised(error, 6000)
-    assert claim.passed is passed
-    assert claim.amount == "6,000 tokens" and claim.result == f"|sum − 1| ≤ {error:.1e}"
+@pytest.mark.parametrize("error", [0.0, 1e-7, -5e-7])
+def test_probabilities_must_sum_to_one(error):
+    claim = claims.normalised(1 + error, 6000)
+    assert claim.passed is True
+    assert claim.amount == "6,000 positions" and claim.result == f"|sum − 1| ≤ {abs(1 + error - 1):.1e}"
+
+
+@pytest.mark.parametrize(("worst", "named"), [(1.00001, "1.00001"), (0.5, "0.5"), (85.52134, "85.5213"), (math.nan, "nan")])
+def test_a_sum_that_is_not_one_is_named(worst, named):
+    claim = claims.normalised(worst, 60)
+    assert claim.passed is False and claim.result == f"a sum is {named}"
 
 
 def test_earlier_scores_that_stay_are_causal():

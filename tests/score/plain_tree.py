@@ -11,6 +11,7 @@ from fairway.score.node import (
     CAP,
     FINAL_RATE,
     LIMIT,
+    LONG,
     LONGEST,
     MATCHES,
     MIXERS,
@@ -81,9 +82,12 @@ class PlainTree:
         return count
 
     def match_length(self) -> int:
-        """For how many tokens the text before the match has been what it has been of late."""
+        """For how many tokens the text before the match has been what it has been of late; 0 without a match."""
+        return 0 if self.match is None else self.common(self.match)
+
+    def common(self, place: int) -> int:
         length = 0
-        while length < min(self.match, LONGEST - 1) and self.text[self.match - 1 - length] == self.text[-1 - length]:
+        while length < min(place, LONGEST - 1) and self.text[place - 1 - length] == self.text[-1 - length]:
             length += 1
         return length
 
@@ -141,7 +145,7 @@ class PlainTree:
         return [found[token] for token in range(len(leaves))]
 
     def score(self, token: int, path: list[tuple[float, float]], nearest: float, entropy: float) -> tuple[float, int]:
-        """Nats and matched order of one token, which is then learned from."""
+        """Nats of one token, which is then learned from, and the longest order whose context has been seen."""
         lo, hi, nats, matched, decisions = 0, len(self.ranks), 0.0, self.matched(), []
         while hi - lo > 1:
             decisions.append(self.decide(lo, hi, len(decisions), path[len(decisions)], nearest, entropy))
@@ -152,7 +156,7 @@ class PlainTree:
             self.learn(decision, int(self.ranks[token] >= sum(decision.node) // 2))
         self.count(token)
         self.extend(token)
-        return nats, matched
+        return nats, matched + 1
 
     def learn(self, decision: Decision, right: int) -> None:
         rate, (lo, hi) = self.settings.learning_rate, decision.node
@@ -183,11 +187,16 @@ class PlainTree:
             self.successors[context] = [[token, min(times + 1, MOST)], *others[: SUCCESSORS - 1]]
 
     def extend(self, token: int) -> None:
-        """The match goes on while it was right; otherwise where the text went on after this token came last."""
+        """The match goes on while it was right. While it is shorter than LONG, a longer one takes its place: where the text
+        went on after these LONG tokens came last, or after this one."""
         if self.starts[token]:
             self.words = [*self.words[1:], ()]
         self.words[-1] += (token,)
         went_on = self.match is not None and self.text[self.match] == token
-        before = [place + 1 for place, other in enumerate(self.text) if other == token]
-        self.match = self.match + 1 if went_on else before[-1] if before else None
+        self.match = self.match + 1 if went_on else None
         self.text.append(token)
+        for count in (LONG, 1):
+            ends = range(count, len(self.text))
+            before = [end for end in ends if self.text[end - count : end] == self.text[-count:]]
+            if self.match_length() < LONG and before and self.common(before[-1]) > self.match_length():
+                self.match = before[-1]

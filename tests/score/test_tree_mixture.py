@@ -141,7 +141,7 @@ def test_the_oracle_was_asked_about_everything():
     ours = fresh()
     _, orders = ours.score(STREAM.evidence())
     state = ours.state
-    assert set(orders) == set(range(SETTINGS.max_order))
+    assert set(orders) == set(range(1, SETTINGS.max_order + 1))
     assert state.match_L2[1, 1] > 20 and state.match_L2[LONGEST - 1, 1] > 20
     assert max(count_of(entry, 0) for entry in ours.table.entries[:, 1]) == MOST
     learned = state.weight_RI != fresh().state.weight_RI
