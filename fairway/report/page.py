@@ -14,7 +14,7 @@ MEANING = {
     "streaming": "decoded artifact, weights frozen, scored by `eval.method`",
     "TTT": "learns from each chunk once it is scored",
     "cache": "the same, blended with a continuous cache of its hidden states",
-    "mixture": "mixed with n-gram models of the text so far",
+    "mixture": "mixed with what the text so far says, by `ngram.mixture`",
 }
 
 

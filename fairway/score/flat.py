@@ -8,8 +8,8 @@ import numpy as np
 from fairway.score.config import Ngram
 from fairway.score.evidence import Evidence, Outlook
 from fairway.score.mixture import NgramMixture
-from fairway.score.tree import middle
-from fairway.score.tree_mixture import TreeMixture
+from fairway.score.node import squash
+from fairway.score.tree_mixture import TreeMixture, odds_between
 
 
 class FlatMixture:
@@ -39,7 +39,7 @@ class FlatMixture:
 
     def right(self, lo: int, hi: int, level: int) -> float:
         """Probability that the token prepared for lies in the right half of a node."""
-        return (self.below[hi] - self.below[middle(lo, hi)]) / (self.below[hi] - self.below[lo])
+        return squash(odds_between(self.below, lo, hi))
 
     def observe(self, token: int) -> None:
         """The token prepared for is known: learn it."""

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from fairway.codec.text import SAMPLED, decode, encode, pack, unpack
 from fairway.errors import InputError
 from fairway.lm.model import GPT
+from fairway.proof.claims import normalised
+from fairway.score.hashed import HashedCounts
 from fairway.score.predictor import Predictor
 from fairway.score.tree import middle
 from fairway.score.tree_mixture import word_starts
@@ -113,6 +115,22 @@ def test_a_predictor_that_is_no_distribution_is_caught_by_its_sum():
             return np.full(256, 1 / 64)
 
     assert encode(Generous(), np.arange(40))[1] == pytest.approx(4)
+
+
+def test_the_hashed_ratio_is_caught_by_its_sum(tiny, shaken, monkeypatch):
+    """#885's cache as published, in buckets as full as its were: a claim fails, and says what the probabilities add up to."""
+    monkeypatch.setattr(HashedCounts.__init__, "__defaults__", (64,))
+    architecture = dataclasses.replace(tiny, layers=2, vocabulary_size=BYTES.vocabulary_size, bos=BYTES.bos)
+    ngram = dataclasses.replace(SETTINGS.ngram, mixture="fixed", estimator="hashed_ratio")
+    tokens = BYTES.encode("Whoever sums them up is in for a surprise. " * 5)[1:]
+    predictors = [
+        Predictor(shaken(architecture), dataclasses.replace(PREDICTOR, ngram=ngram), np.zeros(260, bool), len(tokens))
+        for _ in range(2)
+    ]
+    payload, worst_sum = encode(predictors[0], tokens)
+    claim = normalised(worst_sum, len(tokens))
+    assert worst_sum > 2 and not claim.passed and claim.result == f"a sum is {worst_sum:.6g}"
+    assert decode(predictors[1], payload, len(tokens)).tolist() == tokens.tolist()
 
 
 def test_header_bytes():

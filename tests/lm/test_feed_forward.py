@@ -186,7 +186,9 @@ def test_the_direction_learns_from_the_output(routed):
 
 def flops(block: Block, x_BTD: torch.Tensor, part: str, backward: bool) -> int:
     """Of one part of a block; nothing but its matrix products counts."""
-    shared = Shared(x_BTD, rotary_tables(0, x_BTD.shape[1], 4, 100.0, x_BTD.device), cache=None, value_embedding_BTV=None)
+    shared = Shared(
+        x_BTD, rotary_tables(0, x_BTD.shape[1], 4, 100.0, x_BTD.device), cache=None, band=None, value_embedding_BTV=None
+    )
     with FlopCounterMode(display=False) as counter:
         y = block(x_BTD, shared, slot=0)
         if backward:

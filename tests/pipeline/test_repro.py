@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
@@ -105,7 +106,7 @@ def test_only_what_follows_a_change_runs_again(clone):
     path = clone / "fairway/report/figures.py"
     path.write_text(path.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
     assert reproduce(clone) == ["report"]
-    set_param(clone, "ngram.discount", 0.6)
+    set_param(clone, "ngram.learning_rate", 0.006)
     assert reproduce(clone, "eval_ngram") == ["eval_ngram"]
     set_param(clone, "ttt.lr", 0.0003)
     assert reproduce(clone, "eval_ngram") == ["eval_ttt", "eval_ngram"]
@@ -119,6 +120,15 @@ def test_training_on_the_validation_text_is_written_on_the_certificate(clone):
     certificate = json.loads((clone / "artifacts/certify/certificate.json").read_text())
     assert certificate["legal"] is False
     assert any("prequant_ttt learned from" in reason for reason in certificate["reasons"])
+
+
+def test_two_ranks_score_and_learn_as_one(clone):
+    before = np.load(clone / "artifacts/eval_ttt/scores.npy")
+    finished = run(clone, "env", "NPROC=2", "python", "-m", "stages.eval_ttt")
+    assert finished.returncode == 0, finished.stderr
+    after = np.load(clone / "artifacts/eval_ttt/scores.npy")
+    np.testing.assert_allclose(after["nats"], before["nats"], atol=1e-4)
+    assert json.loads((clone / "reports/eval_ttt/timing.json").read_text())["world_size"] == 2
 
 
 def test_a_misspelt_param_of_a_late_stage_stops_the_first_stage_that_runs(clone):
