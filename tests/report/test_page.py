@@ -44,7 +44,7 @@ def test_page_reads_from_the_score_to_its_cost():
     assert "25.0% of the budget of 4,000" in headline
     assert "**Legal**: all 1 claims" in headline and "50 tokens" in headline and "1.2500" in headline
     assert "| quantised | decoded artifact, same windows | 1.6250 | \N{MINUS SIGN}0.1250 |" in found
-    assert "| **mixture** | mixed with n-gram models of the text so far | **1.0000** | +0.1250 |" in found
+    assert "| **mixture** | mixed with what the text so far says, by `ngram.mixture` | **1.0000** | +0.1250 |" in found
     assert "| code | 200 | 20.0% |  |  |\n| weights: matrices | 800 | 80.0% | 1,600 | 4.000 |" in found
     assert "| **submission.pyz** | 1,000 | 100.0% | 1,600 | 4.000 |" in found
     assert "| 990 | 1.2500 | +0.2500 | +0.5000 |\n| 2,000 | 1.2500 | \N{MINUS SIGN}0.0625 | +0.5000 |" in found
