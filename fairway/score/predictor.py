@@ -28,7 +28,8 @@ class Predictor:
 
     def __init__(self, model: GPT, settings: Settings, starts: np.ndarray, targets: int):
         a, self.model, self.settings = model.architecture, model, settings
-        self.mixture = mixture_of(settings.ngram, tree_of(model), starts, a.bos)
+        ranks = tree_of(model) if settings.ngram.mixture == "tree" else np.arange(a.vocabulary_size)
+        self.mixture = mixture_of(settings.ngram, ranks, starts, a.bos)
         self.ranks, self.leaves = self.mixture.ranks, self.mixture.leaves
         self.cache = cache_of(settings.cache, a.vocabulary_size)
         self.hints = Hints(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
