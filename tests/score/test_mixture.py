@@ -14,19 +14,17 @@ from fairway.score.evidence import Evidence
 from fairway.score.hashed import HashedCounts
 from fairway.score.hints import Hints
 from fairway.score.mixture import NgramMixture
+from tests.plain_settings import NGRAM
 from tests.score.dictionary import DictionaryMixture, DictionaryTilt
 
-SETTINGS = Ngram(
+SETTINGS = dataclasses.replace(
+    NGRAM,
     mixture="linear",
     estimator="interpolated",
     max_order=5,
-    discounts=[0.5, 0.9, 1.3],
-    table_entries=1 << 20,
-    update_tokens=1,
     learning_rate=0.05,
     entropy_bins=3,
     neural_weight=0.6,
-    tilt=1.0,
 )
 VOCABULARY = 6
 MIXTURES, VALID = ["linear", "fixed", "entropy"], ["interpolated", "kneser_ney", "add_one"]

@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 from fairway.score.config import Ngram
 from fairway.score.estimators import Counts
 from fairway.score.hashed import HashedCounts
+from tests.plain_settings import NGRAM
 from tests.score.dictionary import DictionaryCounts, HashedDictionaryCounts
 
-SETTINGS = Ngram(
+SETTINGS = dataclasses.replace(
+    NGRAM,
     mixture="linear",
     estimator="interpolated",
     max_order=5,
-    discounts=[0.5, 0.9, 1.3],
-    table_entries=1 << 20,
-    update_tokens=1,
     learning_rate=0.05,
     entropy_bins=3,
     neural_weight=0.6,
-    tilt=1.0,
 )
 VOCABULARY = 6
 VALID = ["interpolated", "kneser_ney", "add_one"]

@@ -1,4 +1,4 @@
-"""The tree mixture against its definition in plain Python; sums, causality and noise; and what each expert is good for."""
+"""The tree mixture against its definition in plain Python; sums, causality and noise."""
 
 import dataclasses
 import math
@@ -15,21 +15,11 @@ from fairway.score.node import CONTEXTS, LONGEST, MATCHES, MIXERS, SUREST, WORDS
 from fairway.score.paths import path_log_odds
 from fairway.score.successors import MOST, count_of
 from fairway.score.tree import middle
-from fairway.score.tree_mixture import TreeMixture, word_starts
+from fairway.score.tree_mixture import TreeMixture
+from tests.plain_settings import NGRAM
 from tests.score.plain_tree import PlainTree
 
-SETTINGS = Ngram(
-    mixture="tree",
-    estimator="interpolated",
-    max_order=6,
-    discounts=[0.5, 0.5, 0.5],
-    table_entries=1 << 20,
-    update_tokens=1,
-    learning_rate=0.02,
-    entropy_bins=5,
-    neural_weight=0.9,
-    tilt=1.0,
-)
+SETTINGS = dataclasses.replace(NGRAM, max_order=6, entropy_bins=5)
 EXPERTS = CONTEXTS + WORDS + SETTINGS.max_order - 1
 BOS, VOCABULARY = 1, 21  # no power of two: some paths have four decisions, some five
 RANKS = np.random.default_rng(0).permutation(VOCABULARY).astype(np.uint16)
@@ -286,85 +276,3 @@ def test_no_decision_costs_more_than_the_coder_can_count():
     text[-1] = 6
     cost = bits(Stream(text, neural, neural, np.zeros(3000, np.float32), RANKS), learning_rate=0.5) * math.log(2)
     assert cost[100:-1].max() < 1e-5 and SUREST / 2 < cost[-1] < 5 * (SUREST + 1e-6)
-
-
-# What each expert is good for: texts that only it understands, for a network that finds all tokens alike.
-
-NOISE = np.random.default_rng(8).integers(0, 64, 4000)
-
-
-def test_a_match_makes_long_repeats_cheap():
-    """Of different tokens and without contexts, so that nothing else can."""
-    cost = bits(flat(np.tile(np.random.default_rng(15).permutation(256), 6), 256), max_order=1)
-    assert cost[:256].mean() > 7 and cost[1280:].mean() < 1.5
-
-
-def test_a_repeated_text_is_cheap_where_all_experts_work_together():
-    stream = stream_of(np.tile(NOISE[:500], 4), np.arange(64, dtype=np.uint16))
-    alone = -np.log2(stream.neural_NV[np.arange(2000), stream.tokens])
-    cost = bits(stream)
-    assert cost[:500].mean() > 4 and cost[1500:].mean() < 0.25 * alone[1500:].mean()
-
-
-def test_contexts_of_tokens_learn_a_source_of_their_order():
-    """A token follows from the two before it, four times of five."""
-    random = np.random.default_rng(9)
-    rule, text = random.integers(0, 16, (16, 16)), [0, 0]
-    for _ in range(6000):
-        text.append(rule[text[-2], text[-1]] if random.random() < 0.8 else random.integers(16))
-    costs = [bits(flat(np.array(text), 16), max_order=order)[3000:].mean() for order in (1, 2, 3)]
-    assert costs[2] < costs[1] - 0.3 and costs[2] < costs[0] - 0.3
-
-
-def spelled(words: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Words one after another, each behind a token 0."""
-    return np.concatenate([np.concatenate(([0], words[word])) for word in order])
-
-
-def test_the_word_so_far_is_a_context():
-    """Seven letters of 20 words in any order: the last letters are clear from the word so far only."""
-    random = np.random.default_rng(10)
-    words = np.concatenate((random.integers(1, 3, (20, 5)), random.integers(3, 16, (20, 2))), axis=1)
-    stream = flat(spelled(words, random.integers(0, 20, 600)), 16)
-    with_words, without = (bits(stream, starts, max_order=2)[2400:] for starts in (np.arange(16) == 0, None))
-    assert with_words.mean() < without.mean() - 0.3
-
-
-def test_the_words_before_are_contexts():
-    """Words of three letters in an order where each follows from the one before it, or from the two before it."""
-    random = np.random.default_rng(11)
-    words, starts = random.integers(1, 5, (8, 3)), np.arange(16) == 0
-    by_one, by_two = random.integers(0, 8, 8), random.integers(0, 8, (8, 8))
-    for rule in (lambda two, one: by_one[one], lambda two, one: by_two[two, one]):
-        order = [0, 0]
-        for _ in range(1000):
-            order.append(rule(*order[-2:]) if random.random() < 0.7 else random.integers(8))
-        shuffled = random.permutation(order)
-        costs = [
-            bits(flat(spelled(words, np.array(sequence)), 16), starts, max_order=1)[2000:].mean()
-            for sequence in (order, shuffled)
-        ]
-        assert costs[0] < costs[1] - 0.25
-
-
-def test_the_history_of_the_nodes_learns_how_frequent_tokens_are():
-    text = np.random.default_rng(12).choice(64, 6000, p=np.arange(1, 65)[::-1] ** 2 / (np.arange(1, 65) ** 2).sum())
-    frequencies = np.bincount(text, minlength=64) / len(text)
-    entropy = -(frequencies[frequencies > 0] * np.log2(frequencies[frequencies > 0])).sum()
-    assert bits(flat(text, 64), max_order=1)[2000:].mean() < entropy + 0.15 < 6
-
-
-def test_a_cache_that_knows_is_believed():
-    """Where its nearest state is near, and not where it is far."""
-    sure = np.random.default_rng(13).random(4000) < 0.5
-    cached = np.full((4000, 64), 1 / 64)
-    cached[sure] = 0.7 / 64 + 0.3 * np.eye(64)[NOISE[sure]]
-    cached[~sure] = 0.7 / 64 + 0.3 * np.eye(64)[(NOISE[~sure] + 7) % 64]
-    stream = flat(NOISE, 64)._replace(cached_NV=cached, nearest=np.where(sure, 0.95, 0.3).astype(np.float32))
-    cost = bits(stream)[2000:]
-    assert cost[sure[2000:]].mean() < 1.5 and cost[~sure[2000:]].mean() < 6.3
-
-
-def test_a_word_begins_with_a_space_a_line_or_a_document():
-    pieces = [b"a", b" a", b"\n", b"\0", b"a ", b" ", b""]
-    assert word_starts(pieces).tolist() == [False, True, True, True, False, True, False]

@@ -17,26 +17,9 @@ from fairway.errors import InputError
 from fairway.optim import muon
 from fairway.score import ttt
 from fairway.score.config import Ttt
+from tests.plain_settings import TTT
 
-SETTINGS = Ttt(
-    optimizer="sgd",
-    parameters="all",
-    freeze_blocks=0,
-    first_block=1.0,
-    reset="never",
-    chunk_tokens=54,
-    epochs=2,
-    adaptive_epochs=False,
-    sequences_per_step=3,
-    lr=0.05,
-    schedule="constant",
-    momentum=0.9,
-    weight_decay=0.0,
-    gradient_clip=0.5,
-    lora_rank=2,
-    lora_alpha=8.0,
-    lora_targets=["query", "feed_forward", "head"],
-)
+SETTINGS = dataclasses.replace(TTT, chunk_tokens=54, sequences_per_step=3, gradient_clip=0.5)
 TEXT = np.random.default_rng(0).integers(0, 64, 163, dtype=np.uint16)  # three chunks of 54: three windows of 16 and a rest of 6
 ADAMW = {"optimizer": "adamw", "lr": 0.001}
 MUON = {"optimizer": "muon", "lr": 0.01, "momentum": 0.0}
