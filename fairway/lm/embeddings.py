@@ -38,12 +38,15 @@ class BigramHash(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.05)) if architecture.bigram_hash == "xor" else None
 
     def forward(self, tokens_BT: Tensor, previous_BT: Tensor, starts_BT: Tensor) -> Tensor:
+        widened_BTD = self.projection(self.table(self.bucket(tokens_BT, previous_BT, starts_BT)))
+        return widened_BTD if self.scale is None else widened_BTD * self.scale
+
+    def bucket(self, tokens, previous, starts):
+        """The row of each pair, of tensors as of single numbers."""
         if self.scale is None:
-            bucket_BT = (1009 * previous_BT.masked_fill(starts_BT, 0) + tokens_BT) % self.buckets
-            return self.projection(self.table(bucket_BT))
-        mixed = torch.bitwise_xor(36313 * tokens_BT, 27191 * previous_BT) % (self.buckets - 1)
-        bucket_BT = torch.where(starts_BT, self.buckets - 1, mixed)
-        return self.projection(self.table(bucket_BT)) * self.scale
+            return (1009 * previous * (starts == 0) + tokens) % self.buckets
+        mixed = (36313 * tokens ^ 27191 * previous) % (self.buckets - 1)
+        return mixed + (self.buckets - 1 - mixed) * starts
 
 
 class ValueEmbedding(nn.Module):

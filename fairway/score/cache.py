@@ -7,9 +7,15 @@ again. The network's final hidden states are normalised: the product of two, ove
 Shape letters: T positions that are asked about, S positions that they may see, D width, V vocabulary.
 """
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.kernels import njit
+
+NEGLIGIBLE = -40.0  # log of a share of the weight; nobody sees what is below
 PIECE = 128  # positions at once: their cosines stay in the processor's cache
 
 
@@ -25,14 +31,17 @@ class ContinuousCache:
         self.hidden_CD = torch.empty(0, 0)
         self.next_C = torch.empty(0, dtype=torch.long)
 
-    @torch.no_grad()
-    def look(self, hidden_D: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, hidden_D: np.ndarray) -> tuple[np.ndarray, float]:
         """Probabilities (V,) of what follows the position after the last, and the cosine of the nearest that is remembered.
 
         All are zero where nothing is.
         """
-        probabilities_TV, nearest_T = self._look(hidden_D[None], 0)
-        return probabilities_TV[0], nearest_T[0]
+        probabilities_V = np.zeros(self.vocabulary_size)
+        start = max(0, self.end - self.tokens)
+        if start == self.end:
+            return probabilities_V, 0.0
+        hidden_SD, next_S = self.hidden_CD[start : self.end].numpy(), self.next_C[start : self.end].numpy()
+        return probabilities_V, look_back(hidden_D, hidden_SD, next_S, self.sharpness, probabilities_V)
 
     @torch.no_grad()
     def advance(self, hidden_TD: Tensor, targets_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +49,7 @@ class ContinuousCache:
         found = []
         for hidden, targets in zip(hidden_TD.split(PIECE), targets_T.split(PIECE), strict=True):
             self.remember(hidden, targets)
-            found.append(self._look(hidden, len(targets)))
+            found.append(self._look(hidden))
         return torch.cat([probabilities for probabilities, _ in found]), torch.cat([nearest for _, nearest in found])
 
     def remember(self, hidden_TD: Tensor, targets_T: Tensor) -> None:
@@ -57,15 +66,15 @@ class ContinuousCache:
         self.next_C[self.end : self.end + T] = targets_T
         self.end += T
 
-    def _look(self, hidden_TD: Tensor, known: int) -> tuple[Tensor, Tensor]:
-        """Of T positions in a row, the last `known` of what is remembered being the first of them."""
+    def _look(self, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the T positions that were remembered last."""
         T, device = len(hidden_TD), hidden_TD.device
-        start = max(0, self.end - known - self.tokens)
+        first = min(self.end - T, self.tokens)  # where the first of them is among the S
+        start = self.end - T - first
         next_S = self.next_C[start : self.end]
         probabilities_TV = torch.zeros(T, self.vocabulary_size, device=device)
-        if not len(next_S):
+        if not T:
             return probabilities_TV, torch.zeros(T, device=device)
-        first = self.end - known - start  # where the first of the T positions is, or will be, among the S
         ago_TS = first + torch.arange(T, device=device)[:, None] - torch.arange(len(next_S), device=device)
         cosine_TS = (hidden_TD / hidden_TD.shape[1]) @ self.hidden_CD[start : self.end].T
         cosine_TS.masked_fill_((ago_TS <= 0) | (ago_TS > self.tokens), -torch.inf)
@@ -74,3 +83,25 @@ class ContinuousCache:
         probabilities_TV.scatter_add_(1, next_S.expand(T, -1), weight_TS)
         probabilities_TV /= weight_TS.sum(1, keepdim=True).clamp(min=1e-30)
         return probabilities_TV, torch.where(nearest_T1 > -2, nearest_T1, 0.0)[:, 0]
+
+
+@njit(fastmath={"reassoc", "contract"})
+def look_back(hidden_D, hidden_SD, next_S, sharpness, probabilities_V):
+    """Fill in what one position sees of S, and return the nearest cosine: _look for a decoder, which asks token by token."""
+    cosine_S, nearest = np.empty(len(next_S), np.float32), np.float32(-2)
+    for s in range(len(next_S)):
+        total = np.float32(0)
+        for d in range(len(hidden_D)):
+            total += hidden_D[d] * hidden_SD[s, d]
+        cosine_S[s] = total / len(hidden_D)
+        nearest = max(nearest, cosine_S[s])
+    total = 0.0
+    for s in range(len(next_S)):
+        behind = sharpness * (cosine_S[s] - nearest)
+        if behind > NEGLIGIBLE:
+            weight = math.exp(behind)
+            probabilities_V[next_S[s]] += weight
+            total += weight
+    for v in range(len(probabilities_V)):
+        probabilities_V[v] /= total
+    return nearest

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from fairway.lm.model import GPT
+from fairway.lm.step import Steps
 from fairway.score.config import Settings
 from fairway.score.evidence import Outlook
 from fairway.score.flat import mixture_of
 from fairway.score.hints import Hints
-from fairway.score.recording import HINT_ENTRIES, blend, cache_of, tree_of
-from fairway.score.streaming import Stream, entropy, log_probabilities
+from fairway.score.recording import HINT_ENTRIES, cache_of, tree_of
 from fairway.score.ttt import TestTimeTraining
 
 
@@ -35,10 +35,10 @@ class Predictor:
         self.hints = Hints(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
         training = settings.ttt.optimizer != "none"
         self.training = TestTimeTraining(model, settings.ttt, targets) if training else None
-        self.stream = Stream(model, settings.eval)
+        self.steps = self._start()  # after the above, which may give the network a new head
         self.text = array("H", [a.bos])
         self.nats: list[float] = []  # of the chunk so far
-        self.hidden_D = torch.empty(0)
+        self.hidden_D = np.empty(0, np.float32)
         self.outlook: Outlook | None = None
 
     def distribution(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class Predictor:
             self.nats.append(-float(np.log(self.outlook.neural[token])))
         self.mixture.observe(token)
         if self.cache is not None:
-            self.cache.remember(self.hidden_D[None], torch.tensor([token]))
+            self.cache.remember(torch.from_numpy(self.hidden_D)[None], torch.tensor([token]))
         if self.hints is not None:
             self.hints.observe(token)
         self.text.append(token)
@@ -68,7 +68,7 @@ class Predictor:
             return
         self._learn()
         self._rebuild()
-        self.hidden_D = self.stream.feed(torch.tensor([self.text[-1:].tolist()]))[0, 0]
+        self.hidden_D = self.steps.feed(self.text[-1])
         self.outlook = self._look()
         self.mixture.prepare(self.outlook)
 
@@ -85,27 +85,32 @@ class Predictor:
             return
         self.nats.clear()
 
+    def _start(self) -> Steps:
+        return Steps(self.model, self.settings.eval.context, self.settings.eval.reset == "document")
+
     def _rebuild(self) -> None:
         """Where a segment begins: a new key/value cache, of the inputs before."""
         at, settings = len(self.text) - 1, self.settings.eval
         if settings.segment_tokens and at and at % settings.segment_tokens == 0:
-            self.stream = Stream(self.model, settings)
-            self.stream.feed(torch.tensor([self.text[max(0, at - settings.context) : at].tolist()]))
+            self.steps = self._start()
+            for token in self.text[max(0, at - settings.context) : at]:
+                self.steps.feed(token)
 
-    @torch.no_grad()
     def _look(self) -> Outlook:
-        log_probabilities_V = log_probabilities(self.model, self.hidden_D)
-        neural_V, cached_V, nearest = log_probabilities_V.exp(), None, torch.zeros(())
+        neural, entropy = softmax(self.steps.logits(self.hidden_D))
+        cached, nearest = neural, 0.0
         if self.cache is not None:
-            cached_V, nearest = self.cache.look(self.hidden_D)
-            cached_V = blend(neural_V, cached_V, nearest, self.settings.cache.weight)
-        neural = normalised(neural_V)
-        cached = neural if cached_V is None else normalised(cached_V)
+            found, nearest = self.cache.look(self.hidden_D)
+            if nearest:
+                cached = neural + self.settings.cache.weight * (found - neural)
         hint = self.hints.predict() if self.hints is not None else (0, 0)
-        return Outlook(neural, cached, float(entropy(log_probabilities_V)), float(nearest), *hint)
+        return Outlook(neural, cached, entropy, nearest, *hint)
 
 
-def normalised(probabilities_V: torch.Tensor) -> np.ndarray:
-    """In float64; the softmax was rounded to float32."""
-    probabilities = probabilities_V.double().numpy()
-    return probabilities / probabilities.sum()
+def softmax(logits: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities in float64, and their entropy in nats."""
+    odds = logits.astype(np.float64) - logits.max()
+    probabilities = np.exp(odds)
+    total = probabilities.sum()
+    probabilities /= total
+    return probabilities, float(np.log(total) - probabilities @ odds)

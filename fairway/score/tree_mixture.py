@@ -59,10 +59,18 @@ def scan(state, text, entries, used, knobs, tokens, paths_ND2, nearest, entropie
 
 
 @njit
+def chance_of_right(state, text, knobs, network_V1, cached_V1, lo, hi, level, nearest, entropy):
+    """Probability of the right half of a node, from running sums of probabilities in the order of the leaves."""
+    given, odds = np.empty((1, 2)), np.empty(1)
+    given[0, 0], given[0, 1] = odds_between(network_V1, lo, hi), odds_between(cached_V1, lo, hi)
+    forward(state, text, knobs, lo, level, lo, hi, 1, given, nearest, entropy, odds)
+    return squash(odds[0])
+
+
+@njit
 def leaves(state, text, knobs, network_V1, cached_V1, nearest, entropy, out):
     """Probabilities of all leaves: a walk over all nodes, with those that are still to do on a stack."""
     todo, mass = np.zeros((2 * len(out), 3), np.int64), np.ones(2 * len(out))
-    given, odds = np.zeros((1, 2)), np.zeros(1)
     todo[0, 1], top = knobs.vocabulary_size, 1
     while top:
         top -= 1
@@ -71,9 +79,7 @@ def leaves(state, text, knobs, network_V1, cached_V1, nearest, entropy, out):
             out[lo] = here
             continue
         half = middle(lo, hi)
-        given[0, 0], given[0, 1] = odds_between(network_V1, lo, hi), odds_between(cached_V1, lo, hi)
-        forward(state, text, knobs, lo, level, lo, hi, 1, given, nearest, entropy, odds)
-        right = squash(odds[0])
+        right = chance_of_right(state, text, knobs, network_V1, cached_V1, lo, hi, level, nearest, entropy)
         todo[top, 0], todo[top, 1], todo[top, 2], mass[top] = lo, half, level + 1, here * (1 - right)
         todo[top + 1, 0], todo[top + 1, 1], todo[top + 1, 2], mass[top + 1] = half, hi, level + 1, here * right
         top += 2
@@ -81,7 +87,7 @@ def leaves(state, text, knobs, network_V1, cached_V1, nearest, entropy, out):
 
 @njit
 def odds_between(below_V1, lo, hi):
-    """Log-odds of the right half of a node, from running sums of probabilities in the order of the leaves."""
+    """Log-odds of the right half of a node."""
     half = middle(lo, hi)
     right, left = below_V1[hi] - below_V1[half], below_V1[half] - below_V1[lo]
     return math.log(max(right, FLOOR)) - math.log(max(left, FLOOR))
@@ -140,10 +146,8 @@ class TreeMixture:
 
     def right(self, lo: int, hi: int, level: int) -> float:
         """Probability that the token prepared for lies in the right half of a node."""
-        given, odds = np.array([[odds_between(below, lo, hi) for below in self.below]]), np.empty(1)
         nearest, entropy = self.outlook.nearest, self.outlook.entropy
-        forward(self.state, self.text, self.knobs, lo, level, lo, hi, 1, given, nearest, entropy, odds)
-        return squash(odds[0])
+        return chance_of_right(self.state, self.text, self.knobs, *self.below, lo, hi, level, nearest, entropy)
 
     def observe(self, token: int) -> None:
         """The token prepared for is known: learn it."""
