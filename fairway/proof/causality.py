@@ -1,6 +1,11 @@
-"""Causality through the real scorer: change a token, cut off what follows, and see whether any earlier score moves."""
+"""The real scorer on the beginning of the text: what it gives there, and whether a later token moves any of it.
+
+Its scores are held against the reported ones (claims.reproduced). Then a token is changed, or the text ends early, and no
+score before may move. Length and schedule of the whole text are told to the scorer, as a decoder is told them.
+"""
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,33 +14,42 @@ from fairway.score.config import Settings
 from fairway.score.flat import mixture_of
 from fairway.score.recording import record_stream, tree_of
 
+Scores = dict[str, np.ndarray]  # nats of tokens[1:], float32, by the stage that reports such scores
+FLIP, TRUNCATION = "another token", "the end of the text"
 
-def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int) -> np.ndarray:
+
+class Change(NamedTuple):
+    """The largest change of a score before what was put at a position of the text."""
+
+    position: int
+    kind: str
+    nats: float
+
+
+def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int) -> Scores:
     """Nats of tokens[1:] as eval_ttt and eval_ngram score them, at the beginning of a text of so many targets.
 
     The model itself is left as it was.
     """
     evidence = record_stream(copy.deepcopy(model), tokens, settings.eval, settings.ttt, settings.cache, targets)
-    return mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(evidence)[0]
+    mixed = mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(evidence)[0]
+    return {"eval_ttt": evidence.nats, "eval_ngram": mixed}
 
 
 def earlier_changes(
-    model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, checks: int
-) -> list[tuple[int, float]]:
-    """(position, largest change in nats of a score before it) at random positions, fixed by the number of tokens.
+    model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int, reference: Scores, checks: int
+) -> list[Change]:
+    """What a later token does to earlier scores, at random positions fixed by the number of tokens; two changes a position.
 
-    At each position the token is replaced and the text ends there: neither it nor what followed may have mattered. Its
-    own score must not have depended on it either, so the distribution it is drawn from is compared by a second text in
-    which it is the same and only what follows is gone.
+    `reference` are the scores of `tokens` as they are. With another token at a position, no score of those before it may
+    move, whatever follows; where the text ends with it, its own score may not move either.
     """
-    random, targets = np.random.default_rng(len(tokens)), len(tokens) - 1
-    reference = scored_nats(model, settings, starts, tokens, targets)
-    changes = []
-    for position in sorted(random.integers(len(tokens) // 2, len(tokens) - 1, checks)):
-        same = tokens[: position + 1]
-        other = same.copy()
-        other[-1] = (int(other[-1]) + 1) % model.architecture.vocabulary_size
-        before = np.abs(scored_nats(model, settings, starts, other, targets)[:-1] - reference[: position - 1]).max()
-        own = np.abs(scored_nats(model, settings, starts, same, targets) - reference[:position]).max()
-        changes.append((int(position), float(max(before, own))))
+    random, changes = np.random.default_rng(len(tokens)), []
+    for position in sorted(random.integers(len(tokens) // 2, len(tokens) - 1, checks).tolist()):
+        other = tokens.copy()
+        other[position] = (int(other[position]) + 1) % model.architecture.vocabulary_size
+        for kind, text, before in ((FLIP, other, position - 1), (TRUNCATION, tokens[: position + 1], position)):
+            scores = scored_nats(model, settings, starts, text, targets)
+            moved = [np.abs(scores[name][:before] - reference[name][:before]).max(initial=0) for name in reference]
+            changes.append(Change(position, kind, float(np.max(moved))))  # what is no number stays none
     return changes

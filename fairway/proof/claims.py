@@ -1,8 +1,9 @@
-"""The claims of a certificate, each a pure function of evidence that somebody else gathered.
+"""What a certificate claims of the predictor and of its proof, each a pure function of evidence that somebody else gathered.
 
-A claim says what was checked, how, on how much, whether it holds and with which result; where it fails, the result says
-why. A score is legal when every claim holds: the round trip alone shows that a decoder needs nothing but the artifact,
-the others that the number reported is the number coded (the challenge's four conditions, issue #1017 there).
+A claim says to which condition it belongs, what was checked, how, on how much, whether it holds and with which result; where
+it fails, the result says why. The conditions are the challenge's four (its issue #1017), the proof by decoding, and the
+rules, whose claims are in rules.py. The round trip shows that a decoder needs nothing but the artifact; the others that the
+score reported is what was coded.
 """
 
 import math
@@ -10,14 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairway.proof.causality import FLIP, Change, Scores
+from fairway.proof.coded import Coded
+from fairway.proof.trial import COMMANDS, Trial
+
+CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS = "causal", "normalised", "score before update", "single pass"
+CONDITIONS = (CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS)
+PROOF, RULES = "proof", "rules"
+
 CODED_TOLERANCE = 1e-3  # of the scored bits; a range coder ends on whole 32-bit words, at most two of them to spare
-WORDS_TO_SPARE = 64  # bits
-NORMALISATION_TOLERANCE = 1e-6
+BITS_TO_SPARE = 64  # a block
+NORMALISATION_TOLERANCE = 1e-6  # of a sum, and of the nats of a certain token
 CAUSALITY_TOLERANCE = 1e-5  # nats
+REPRODUCTION_TOLERANCE = 1e-4  # nats
 
 
 @dataclass(frozen=True)
 class Claim:
+    condition: str
     claim: str
     how: str
     amount: str
@@ -25,42 +36,105 @@ class Claim:
     result: str
 
 
-def round_trip(text: bytes, decoded: bytes) -> Claim:
-    if text == decoded:
+def round_trip(text: bytes, trial: Trial) -> Claim:
+    decoded = trial.decompress.output
+    if trial.failure:
+        result = trial.failure
+    elif text == decoded:
         result = "identical"
     else:
         pairs = zip(text, decoded, strict=False)
         first = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(text), len(decoded)))
         result = f"differs from byte {first:,} on ({len(decoded):,} bytes decoded)"
-    how = "submission.pyz compresses and decompresses in fresh processes, in an empty folder, without the repository"
-    return Claim("the text comes back, bit for bit", how, f"{len(text):,} bytes", text == decoded, result)
+    how = "submission.pyz compresses and decompresses in fresh processes, each in a folder of its own, without the repository"
+    return Claim(PROOF, "the text comes back, bit for bit", how, f"{len(text):,} bytes", result == "identical", result)
 
 
-def coded_bits(payload_bytes: int, nats: np.ndarray) -> Claim:
-    """`nats` (targets,) are the reported scores of the tokens that were coded."""
+def fenced(trial: Trial) -> Claim:
+    """It reads nothing but its artifact: neither network nor files, and none of the repository's packages."""
+    wrong = []
+    for command, run in zip(COMMANDS, trial, strict=True):
+        if run.fence is None:
+            wrong.append(f"{command} left no word of what it did" if run.seconds else f"{command} never ran")
+        else:
+            wrong += [f"{command} tried to {what}" for what in run.fence["refused"]]
+            wrong += [f"{name} can be imported from outside the submission" for name in run.fence["importable"]]
+    if wrong:
+        result = "; ".join(dict.fromkeys(wrong))
+    else:
+        result = f"nothing was refused (network: {trial.compress.fence['network']}; files: {trial.compress.fence['files']})"
+    how = "network, other processes and all files but its own, the libraries' and the system's are refused"
+    return Claim(PROOF, "it reads nothing but its artifact", how, f"{len(trial)} processes", not wrong, result)
+
+
+def coded_bits(coded: Coded | str, tokens: int, nats: np.ndarray) -> Claim:
+    """`coded`: the compressed text as measured, or why it cannot be; `nats`: the reported scores of the `tokens` coded."""
+    claim = "the reported score is what the text costs"
+    how, amount = "length of the compressed text against the sum of the reported scores", f"{tokens:,} tokens"
+    if isinstance(coded, str):
+        return Claim(SINGLE_PASS, claim, how, amount, False, coded)
     scored = float(np.sum(nats, dtype=np.float64)) / math.log(2)
-    excess = 8 * payload_bytes - scored
-    passed = math.isfinite(scored) and abs(excess) <= CODED_TOLERANCE * scored + WORDS_TO_SPARE
-    result = f"{8 * payload_bytes:,} bits coded, {scored:,.0f} scored: {100 * excess / scored:+.4f} %"
-    how = "length of the compressed text against the sum of the reported scores"
-    return Claim("the reported score is what the text costs", how, f"{len(nats):,} tokens", passed, result)
+    bits = 8 * coded.payload_bytes
+    close = math.isfinite(scored) and abs(bits - scored) <= CODED_TOLERANCE * scored + BITS_TO_SPARE * coded.blocks
+    percent = f"{100 * (bits / scored - 1):+.4f} %" if scored else "nothing scored"
+    result = f"{bits:,} bits coded, {scored:,.0f} scored: {percent}"
+    if not coded.tokens == len(nats) == tokens:
+        close, result = False, f"{coded.tokens:,} tokens coded, {len(nats):,} scored, expected {tokens:,} of both"
+    return Claim(SINGLE_PASS, claim, how, amount, close, result)
 
 
-def normalised(worst_sum: float, positions: int) -> Claim:
-    """`worst_sum`: of the sums of the predictor's probabilities over the whole vocabulary, the one furthest from 1."""
+def normalised(worst_sum: float, positions: int, expected: int = 1) -> Claim:
+    """`worst_sum`: of the sums of the predictor's probabilities over the whole vocabulary, the one furthest from 1.
+
+    They were taken at so many positions, of those that were `expected`.
+    """
     how = "sum of the predictor's probabilities over the whole vocabulary, before tokens that were coded"
     passed = abs(worst_sum - 1) <= NORMALISATION_TOLERANCE  # false for what is no number
     result = f"|sum − 1| ≤ {abs(worst_sum - 1):.1e}" if passed else f"a sum is {worst_sum:.6g}"
-    return Claim("every prediction is a distribution", how, f"{positions:,} positions", passed, result)
+    if positions < expected:
+        passed, result = False, f"summed at {positions:,} positions, expected {expected:,}"
+    return Claim(NORMALISED, "every prediction is a distribution", how, f"{positions:,} positions", passed, result)
 
 
-def causal(changes: list[tuple[int, float]], tokens: int) -> Claim:
-    """`changes`: the position of a changed token, and the largest change of a score before it, in nats."""
-    worst = max(changes, key=lambda change: np.nan_to_num(change[1], nan=np.inf))  # what is no number is worst of all
-    how = f"one token changed, and all that follows cut off, at {len(changes)} positions, through the real scorer"
-    passed = worst[1] <= CAUSALITY_TOLERANCE
-    result = f"earlier scores move by at most {worst[1]:.1e} nats (position {worst[0]:,})"
-    return Claim("no score depends on a later token", how, f"{tokens:,} tokens", passed, result)
+def probabilities(scored: dict[str, np.ndarray]) -> Claim:
+    """`scored`: the nats of each score file."""
+    wrong = []
+    for name, nats in scored.items():
+        bad = np.flatnonzero(~((nats >= -NORMALISATION_TOLERANCE) & np.isfinite(nats)))
+        if len(bad):
+            wrong.append(f"{name}: token {bad[0]:,} scores {nats[bad[0]]:.6g} nats, and {len(bad) - 1:,} others are as wrong")
+    result = "; ".join(wrong) or "all are finite and none is above 1"
+    how, amount = f"−ln p in every row of {', '.join(scored)}", f"{sum(map(len, scored.values())):,} rows"
+    return Claim(NORMALISED, "every score is that of a probability", how, amount, not wrong, result)
+
+
+def causal(changes: list[Change], tokens: int) -> Claim:
+    worst = max(changes, key=lambda change: np.nan_to_num(change.nats, nan=np.inf))  # what is no number is worst of all
+    passed = worst.nats <= CAUSALITY_TOLERANCE
+    result = f"earlier scores move by at most {worst.nats:.1e} nats ({worst.kind} at position {worst.position:,})"
+    places = sum(change.kind == FLIP for change in changes)
+    how = f"one token changed, and all that follows cut off, at {places} positions, through the real scorer"
+    return Claim(CAUSAL, "no score depends on a later token", how, f"{tokens:,} tokens", passed, result)
+
+
+def reproduced(reported: Scores, scored: Scores) -> Claim:
+    """`scored`: by the real scorer, which was shown so much of the text only; `reported`: the whole score files' nats."""
+    wrong, furthest = [], 0.0
+    for name, nats in scored.items():
+        there = reported[name][: len(nats)].astype(np.float64)
+        if len(there) < len(nats):
+            wrong.append(f"{name}: {len(there):,} rows, expected at least {len(nats):,}")
+            continue
+        apart = np.abs(there - nats)
+        furthest = max(furthest, float(apart.max()))
+        bad = np.flatnonzero(~(apart <= REPRODUCTION_TOLERANCE))
+        if len(bad):
+            where = int(bad[0])
+            wrong.append(f"{name}: token {where:,} is reported with {there[where]:.6g} nats, scored with {nats[where]:.6g}")
+    result = "; ".join(wrong) or f"every token within {furthest:.1e} nats"
+    how = f"the real scorer, once, on the beginning of the text alone, against the rows of {', '.join(scored)}"
+    amount = f"{max(map(len, scored.values())):,} tokens"
+    return Claim(SINGLE_PASS, "the reported scores are those of one pass", how, amount, not wrong, result)
 
 
 def scored_once(stream: np.ndarray, scored: dict[str, np.ndarray]) -> Claim:
@@ -68,26 +142,7 @@ def scored_once(stream: np.ndarray, scored: dict[str, np.ndarray]) -> Claim:
     wrong = [name for name, tokens in scored.items() if not np.array_equal(tokens, stream[1:])]
     result = f"{', '.join(wrong)}: rows are not the tokens of the stream" if wrong else "in order, none twice, none missing"
     how = f"rows of {', '.join(scored)} against the validation stream"
-    return Claim("each token is scored exactly once", how, f"{len(stream) - 1:,} tokens", not wrong, result)
-
-
-def bytes_of_text(documents: list[str], scored_bytes: int, table_bytes: int) -> Claim:
-    """The denominator: UTF-8 bytes of the documents; `table_bytes` is the challenge's own count of the same tokens."""
-    true = sum(len(document.encode()) for document in documents)
-    starts = sum(document.startswith(" ") for document in documents)
-    result = f"{true:,} in the text, {scored_bytes:,} in the scores, {table_bytes:,} by the challenge's table"
-    if table_bytes != true:
-        result += f" (which leaves out the space that begins {starts} documents)" if true - table_bytes == starts else ""
-    how = "UTF-8 bytes of the validation documents themselves"
-    return Claim("the bytes are those of the text", how, f"{len(documents):,} documents", true == scored_bytes, result)
-
-
-def complete(decoded: bytes, documents: list[str]) -> Claim:
-    """`decoded`: the whole validation stream as text, documents joined by NUL."""
-    passed = decoded == "\0".join(documents).encode()
-    how = "the validation tokens decoded, against the documents"
-    result = "identical" if passed else "the tokens spell another text than the documents"
-    return Claim("the validation set is whole", how, f"{len(documents):,} documents", passed, result)
+    return Claim(SINGLE_PASS, "each token is scored exactly once", how, f"{len(stream) - 1:,} tokens", not wrong, result)
 
 
 def unexposed(ledgers: list[dict]) -> Claim:
@@ -98,10 +153,4 @@ def unexposed(ledgers: list[dict]) -> Claim:
     ]
     how = f"exposure ledgers of {', '.join(ledger['stage'] for ledger in ledgers)}"
     result = "; ".join(words) or "no validation token was learned from before it was scored"
-    return Claim("score before update", how, f"{len(ledgers)} stages", not guilty, result)
-
-
-def within_budget(artifact_bytes: int, budget_bytes: int) -> Claim:
-    result = f"{artifact_bytes:,} of {budget_bytes:,} bytes"
-    how = "size on disk of the sealed submission.pyz: code, tokenizer, weights, settings"
-    return Claim("the artifact is within its budget", how, "1 file", artifact_bytes <= budget_bytes, result)
+    return Claim(SCORE_FIRST, "score before update", how, f"{len(ledgers)} stages", not guilty, result)

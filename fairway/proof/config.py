@@ -1,11 +1,28 @@
-"""The section `certify`."""
+"""The section `certify`: how much is proved, and what a score must keep to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from fairway.bounds import bounded
+from fairway.errors import InputError
 
 
 @dataclass(frozen=True)
 class Certify:
-    tokens: int = bounded(ge=2)
+    """`tokens` is a whole number or "all", which no limit of pydantic's says: it is checked here, also where it is missing."""
+
+    tokens: Any = bounded(default=None)  # noqa: RUF009
+    causality_tokens: int = bounded(ge=2)
     causality_checks: int = bounded(ge=1, le=1000)
+    val_documents: int = bounded(ge=0)
+    train_seconds: int = bounded(ge=0)
+    eval_seconds: int = bounded(ge=0)
+
+    def __post_init__(self):
+        if self.tokens != "all" and (type(self.tokens) is not int or self.tokens < 1):
+            found = "missing" if self.tokens is None else repr(self.tokens)
+            raise InputError(f'certify.tokens is {found}; expected a whole number at least 1, or "all"')
+
+    def wanted(self, targets: int) -> int:
+        """How many tokens to code of a validation text that has so many."""
+        return targets if self.tokens == "all" else min(self.tokens, targets)

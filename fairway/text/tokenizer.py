@@ -2,14 +2,14 @@
 
 BOS stands for the character NUL and the first BOS is implied, so a stream of documents is the text "\\0".join(documents)
 and every text has tokens. Decoding is a table of bytes for each token, never SentencePiece's own decoder, which drops
-spaces and replaces bytes. U+2581, which SentencePiece uses for the space, is spelt in its three UTF-8 bytes.
-Travels inside submission.pyz.
+spaces and replaces bytes. Byte pieces spell U+2581, which SentencePiece uses for the space, and whatever is no UTF-8.
+`encode` shows what a normaliser loses; `encode_bytes` loses nothing. Travels inside submission.pyz.
 """
 
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from fairway.errors import InputError
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
 SPACE_SIGN = "▁"  # U+2581
-SPACE_BYTES = SPACE_SIGN.encode()
+SPELT = re.compile(r"([▁\udc80-\udcff]+)")  # the space sign, and bytes that are no UTF-8 once decoded with surrogateescape
+RUN = 1 << 20  # bytes that SentencePiece is given at once; it takes about 90 times as many
 # Never inside a piece: line ends and NUL are cut at; SentencePiece reserves tab and U+2581, and drops a line with U+2585.
 UNTRAINABLE = "\n\0\t▁▅"
 CONTROLS = 2  # unknown 0, BOS 1
@@ -34,8 +35,10 @@ class Tokenizer:
         self.pieces, self.bos, self.is_control, self.is_byte = pieces, bos, is_control, is_byte
         self.vocabulary_size = len(pieces)
         self._model = model  # a SentencePieceProcessor, or None at byte level
-        byte_ids = {pieces[index]: int(index) for index in np.flatnonzero(is_byte)}
-        self._space_sign = [byte_ids[bytes([value])] for value in SPACE_BYTES]
+        self._byte_ids = np.zeros(256, np.uint16)  # of each byte its token; of NUL BOS
+        for index in np.flatnonzero(is_byte):
+            self._byte_ids[ord(pieces[index])] = index
+        self._byte_ids[0] = bos
 
     @classmethod
     def from_bytes(cls, model: bytes) -> "Tokenizer":
@@ -44,22 +47,52 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """uint16 [tokens]: BOS and the tokens of each part of the text between NULs."""
+        tokens = self._encoded([text.encode()], self._ids)
+        return np.concatenate([np.array([self.bos], np.uint16), *tokens])
+
+    def encode_bytes(self, chunks: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """Tokens, uint16 pieces, of a stream of any bytes, in bounded memory; the first BOS is implied.
+
+        With a BOS in front they decode to these bytes, whatever the tokenizer. Of UTF-8 that survives `encode` they are the
+        same tokens, however the chunks are cut. What does not survive is spelt in byte pieces, line by line.
+        """
+        return self._encoded(chunks, self._exact_ids)
+
+    def _encoded(self, chunks: Iterable[bytes], ids_of: Callable[[bytes], list[int]]) -> Iterator[np.ndarray]:
         if self._model is None:
-            values = np.frombuffer(b"\0" + text.encode(), dtype=np.uint8)
-            return np.where(values == 0, self.bos, values.astype(np.uint16) + BYTE_OFFSET).astype(np.uint16)
+            yield from map(self._spelt, chunks)
+            return
+        for after_nul, run in _parts(chunks):
+            yield np.array([self.bos] * after_nul + ids_of(run), np.uint16)
+
+    def _ids(self, run: bytes) -> list[int]:
+        """As SentencePiece has them, who may normalise."""
         ids: list[int] = []
-        for part in text.split("\0"):
-            ids.append(self.bos)
-            for index, run in enumerate(part.split(SPACE_SIGN)):
-                if index:
-                    ids += self._space_sign
-                ids += self._model.EncodeAsIds(run)
-        return np.array(ids, dtype=np.uint16)
+        for index, part in enumerate(SPELT.split(run.decode(errors="surrogateescape"))):
+            spelt = index % 2  # what the expression matched
+            ids += self._spelt(part.encode(errors="surrogateescape")).tolist() if spelt else self._model.EncodeAsIds(part)
+        return ids
+
+    def _exact_ids(self, run: bytes) -> list[int]:
+        """The same where they decode to the run. Else line by line, and in byte pieces the lines that do not survive."""
+        if self._decoded(ids := self._ids(run)) == run:
+            return ids
+        ids = []
+        for line in re.split(b"(\n)", run):
+            found = self._ids(line)
+            ids += found if self._decoded(found) == line else self._spelt(line).tolist()
+        return ids
+
+    def _spelt(self, content: bytes) -> np.ndarray:
+        return self._byte_ids[np.frombuffer(content, np.uint8)]
+
+    def _decoded(self, ids: list[int]) -> bytes:
+        return b"".join(map(self.pieces.__getitem__, ids))
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> bytes:
-        """UTF-8 bytes of the text; a BOS in front stands for nothing, any later one for NUL."""
+        """Bytes of the text; a BOS in front stands for nothing, any later one for NUL."""
         ids = np.asarray(ids).tolist()
-        return b"".join(map(self.pieces.__getitem__, ids[1:] if ids[:1] == [self.bos] else ids))
+        return self._decoded(ids[1:] if ids[:1] == [self.bos] else ids)
 
 
 def _byte_level(cls: type[Tokenizer]) -> Tokenizer:
@@ -97,6 +130,28 @@ def _piece_bytes(piece: str, is_byte: bool, is_control: bool) -> bytes:
     if is_byte:
         return bytes([int(piece[3:5], 16)])  # "<0x0A>"
     return b"" if is_control else piece.replace(SPACE_SIGN, " ").encode()
+
+
+def _parts(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
+    """The bytes between NULs, with whether a NUL comes before; what is longer than RUN is cut, after a newline if it can be.
+
+    No piece that `train_bpe` makes holds a newline, so such a cut changes no token.
+    """
+    waiting, after_nul = bytearray(), False
+    for chunk in chunks:
+        waiting += chunk
+        while (nul := waiting.find(0, 0, RUN + 1)) >= 0 or len(waiting) > RUN:
+            end = nul if nul >= 0 else _cut(waiting)
+            yield after_nul, bytes(waiting[:end])
+            after_nul = nul >= 0
+            del waiting[: end + after_nul]
+    yield after_nul, bytes(waiting)
+
+
+def _cut(waiting: bytearray) -> int:
+    """After the last newline within RUN bytes, else where a character begins, else, in what is no UTF-8, at RUN."""
+    begins = (at for at in range(RUN, RUN - 4, -1) if waiting[at] & 0xC0 != 0x80)
+    return waiting.rfind(b"\n", 0, RUN) + 1 or next(begins, RUN)
 
 
 def train_bpe(texts: Iterable[str], vocabulary_size: int, sample_bytes: int) -> bytes:

@@ -52,6 +52,7 @@ ttt:
   sequences_per_step: 2
 certify:
   tokens: 150  # two updates
+  val_documents: 0
 """
 
 

@@ -16,6 +16,7 @@ from tests.plain_settings import SETTINGS as PLAIN
 
 TOKENS = np.random.default_rng(3).integers(0, 64, 40, dtype=np.uint16)[np.random.default_rng(4).integers(0, 40, 241)]
 TOKENS[0] = 1  # BOS
+TARGETS = 900  # of the whole text, of which TOKENS are the beginning
 STARTS = np.arange(64) % 3 == 0
 TTT = dataclasses.replace(PLAIN.ttt, optimizer="adamw", lr=0.01, chunk_tokens=50)
 SETTINGS = dataclasses.replace(PLAIN, ttt=TTT)
@@ -23,8 +24,13 @@ NEURAL = dataclasses.replace(SETTINGS, ngram=dataclasses.replace(SETTINGS.ngram,
 FROZEN = dataclasses.replace(SETTINGS, ttt=dataclasses.replace(SETTINGS.ttt, optimizer="none"))
 
 
-def worst(model, settings: Settings, checks: int = 4) -> float:
-    return max(change for _, change in causality.earlier_changes(model, settings, STARTS, TOKENS, checks))
+def worst(model, settings: Settings, checks: int = 2) -> float:
+    return max(change.nats for change in changes(model, settings, checks))
+
+
+def changes(model, settings: Settings, checks: int) -> list[causality.Change]:
+    reference = causality.scored_nats(model, settings, STARTS, TOKENS, TARGETS)
+    return causality.earlier_changes(model, settings, STARTS, TOKENS, TARGETS, reference, checks)
 
 
 @pytest.mark.parametrize("mixture", ["tree", "linear", "tilt"])
@@ -32,17 +38,20 @@ def test_the_real_scorer_is_causal_and_leaves_the_model_alone(tiny, shaken, mixt
     model = shaken(tiny)
     settings = dataclasses.replace(SETTINGS, ngram=dataclasses.replace(SETTINGS.ngram, mixture=mixture))
     before = copy.deepcopy(model.state_dict())
-    changes = causality.earlier_changes(model, settings, STARTS, TOKENS, 3)
-    assert len(changes) == 3 and changes == sorted(changes)
-    assert all(120 <= position < 240 and 0 <= change <= 1e-5 for position, change in changes)
+    found = changes(model, settings, 2)
+    assert [change.kind for change in found] == [causality.FLIP, causality.TRUNCATION] * 2
+    assert [change.position for change in found[::2]] == sorted(change.position for change in found[1::2])
+    assert all(120 <= change.position < 240 and 0 <= change.nats <= 1e-5 for change in found)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert causality.earlier_changes(model, settings, STARTS, TOKENS, 3) == changes
+    assert changes(model, settings, 2) == found
 
 
 def test_every_part_of_the_scorer_is_in_the_scores(tiny, shaken):
     """Otherwise the check would pass for want of anything to check."""
     model, parts = shaken(tiny), (SETTINGS, NEURAL, FROZEN)
-    everything, neural, frozen = (causality.scored_nats(model, part, STARTS, TOKENS, 240) for part in parts)
+    scores = [causality.scored_nats(model, part, STARTS, TOKENS, 240) for part in parts]
+    everything, neural, frozen = (score["eval_ngram"] for score in scores)
+    assert np.array_equal(scores[0]["eval_ttt"], scores[1]["eval_ttt"]) and np.array_equal(neural, scores[1]["eval_ttt"])
     assert everything.shape == (240,) and np.isfinite(everything).all()
     assert np.abs(everything - neural).max() > 0.1
     assert np.abs(everything[:50] - frozen[:50]).max() < 1e-5 < 0.01 < np.abs(everything[50:] - frozen[50:]).max()
@@ -97,3 +106,20 @@ def test_a_score_that_knows_a_later_token_is_seen(tiny, shaken, monkeypatch, kno
 
     monkeypatch.setattr(causality, "record_stream", peeking)
     assert worst(shaken(tiny), dataclasses.replace(NEURAL, ttt=FROZEN.ttt)) > 5e-3
+
+
+def test_a_change_of_a_later_token_and_the_end_of_the_text_are_told_apart(tiny, shaken, monkeypatch):
+    def peeking(kind: str):
+        def record(model, tokens, *arguments):
+            evidence = record_stream(model, tokens, *arguments)
+            whole = len(tokens) == len(TOKENS)
+            hint = int(tokens.sum(dtype=np.int64)) * whole if kind == causality.FLIP else len(tokens)
+            return evidence._replace(nats=evidence.nats + np.float32(0.01 * hint))
+
+        return record
+
+    for kind in (causality.FLIP, causality.TRUNCATION):
+        monkeypatch.setattr(causality, "record_stream", peeking(kind))
+        found = changes(shaken(tiny), dataclasses.replace(NEURAL, ttt=FROZEN.ttt), 2)
+        assert all(change.nats > 5e-3 for change in found if change.kind == kind)
+    assert all(change.nats < 1e-5 for change in found if change.kind == causality.FLIP)

@@ -1,0 +1,72 @@
+"""Files of the command line as streams, "-" for standard input and output; mistakes with them are a sentence.
+
+A file that is written lies beside its place until it is whole, so that whatever goes wrong leaves no half file under the
+name asked for. What is no ordinary file (a pipe, /dev/null) is written as it is.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fairway.errors import InputError
+
+CHUNK = 1 << 20  # bytes
+
+
+@contextmanager
+def opened(name: str, twice: bool = False) -> Iterator[BinaryIO]:
+    """For reading; with `twice` what cannot be rewound, as standard input, is kept in a temporary file first."""
+    with (
+        _mistakes_named(_label(name, "input")),
+        os.fdopen(sys.stdin.fileno(), "rb", closefd=False) if name == "-" else Path(name).open("rb") as file,
+    ):
+        if not twice or (name != "-" and file.seekable()):
+            yield file
+            return
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(file, spool, CHUNK)
+            yield spool
+
+
+@contextmanager
+def created(name: str) -> Iterator[BinaryIO]:
+    """For writing; it takes its place once all has gone well."""
+    path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{name}: is a folder; give the name of a file to write")
+    with _mistakes_named(_label(name, "output")):
+        if name == "-" or (path.exists() and not path.is_file()):
+            with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) if name == "-" else path.open("wb") as file:
+                yield file
+            return
+        path = path.resolve()
+        temporary = path.with_name(path.name + ".part")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The whole file from its start, CHUNK bytes at a time."""
+    file.seek(0)
+    yield from iter(lambda: file.read(CHUNK), b"")
+
+
+def _label(name: str, kind: str) -> str:
+    return f"standard {kind}" if name == "-" else name
+
+
+@contextmanager
+def _mistakes_named(label: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{label}: {error.strerror}") from None

@@ -1,0 +1,124 @@
+"""The certificate: as JSON, with all that is needed to check it again, and as a page to read.
+
+Same params, same bytes (DESIGN 3.11): the JSON holds no seconds and no dates. The page shows the clocks beside it.
+"""
+
+import hashlib
+import io
+import platform
+import zipfile
+from dataclasses import asdict
+from importlib.metadata import version
+
+from fairway.codec.packing import WEIGHTS
+from fairway.proof.claims import CONDITIONS, Claim
+from fairway.proof.clocks import Clock
+from fairway.proof.evidence import Data, measured
+from fairway.proof.trial import Trial
+from fairway.text.shards import TOKEN
+
+DECODE = (
+    "python -I artifacts/certify/submission.pyz decompress artifacts/certify/coded.fwt decoded.txt && "
+    "cmp -n {size} decoded.txt artifacts/certify/val.txt"
+)
+CODE = ("__main__.py", "code")  # members of submission.pyz, hashed in this order
+LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
+
+
+def certificate(
+    claims: list[Claim], trial: Trial, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
+) -> dict:
+    """certificate.json. `text` spells the `targets` tokens that were coded; `facts` are added as they are."""
+    coded = measured(trial)
+    fence = trial.compress.fence or {}
+    return verdict(claims) | {
+        "certified_tokens": targets if trial.decompress.output == text else 0,
+        "certified_bytes": len(text),
+        "val_tokens": len(data.stream) - 1,
+        "claims": [asdict(claim) for claim in claims],
+        "command": DECODE.format(size=len(text)),
+        **digests(submission, trial.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
+        "isolation": {"network": fence.get("network"), "files": fence.get("files")},
+        "arithmetic": "" if isinstance(coded, str) else coded.arithmetic,
+        "device": f"{platform.machine()} CPU, one thread, float32",
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        **facts,
+    }
+
+
+def digests(submission: bytes, coded: bytes, val_text: bytes, val_tokens: bytes) -> dict[str, str]:
+    """SHA-256 of everything a verifier may hold in hand. `val_tokens`: little-endian uint16, the first BOS with them."""
+    with zipfile.ZipFile(io.BytesIO(submission)) as archive:
+        code, model = b"".join(map(archive.read, CODE)), archive.read(WEIGHTS)
+    contents = {
+        "submission": submission,
+        "code": code,
+        "model": model,
+        "coded": coded,
+        "val_documents": val_text,
+        "val_tokens": val_tokens,
+    }
+    return {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def verdict(claims: list[Claim]) -> dict:
+    """legal, the four conditions, and the reasons where it is not."""
+    return {
+        "legal": all(claim.passed for claim in claims),
+        "conditions": {name: all(c.passed for c in claims if c.condition == name) for name in CONDITIONS},
+        "reasons": [f"{claim.claim}: {claim.result}" for claim in claims if not claim.passed],
+    }
+
+
+def page(certificate: dict, clocks: list[Clock]) -> str:
+    """certificate.md of a certificate.json (`claims` as dictionaries) and the clocks."""
+    blocks = [
+        "# Certificate",
+        headline(certificate),
+        "## The four conditions",
+        table(["condition", "holds"], [[name, yes(holds)] for name, holds in certificate["conditions"].items()]),
+        "## Claims",
+        table(
+            ["condition", "claim", "how", "on how much", "holds", "result"],
+            [[c["condition"], c["claim"], c["how"], c["amount"], yes(c["passed"]), c["result"]] for c in certificate["claims"]],
+        ),
+        "## Clocks",
+        "Seconds, each on its own clock; what counts for which limit is in the middle.",
+        table(["clock", "counts for", "seconds"], [[clock.name, clock.part or "—", shown(clock)] for clock in clocks]),
+        "## See for yourself",
+        "The file that was proved, the text as it was compressed, and the whole validation text lie side by side. This decodes "
+        "the text again and compares it; no line of the repository is used:",
+        f"```sh\n{certificate['command']}\n```",
+        f"It must be the same arithmetic: {certificate['arithmetic'] or 'unknown'}. The submission's SHA-256 is "
+        f"`{certificate['submission_sha256']}`.\n",
+    ]
+    return "\n\n".join(blocks)
+
+
+def headline(certificate: dict) -> str:
+    """Legal or not, and why."""
+    if certificate["legal"]:
+        return (
+            f"**Legal**: all {len(certificate['claims'])} claims hold; {certificate['certified_tokens']:,} of "
+            f"{certificate['val_tokens']:,} validation tokens were coded and decoded bit for bit."
+        )
+    return "**Not legal**:\n\n" + "\n".join(f"- {oneline(reason)}" for reason in certificate["reasons"])
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    cells = [[oneline(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *cells])
+
+
+def oneline(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+def yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
+def shown(clock: Clock) -> str:
+    return "—" if clock.seconds is None else f"{clock.seconds:,.1f}"

@@ -1,0 +1,48 @@
+"""A submission of a few lines that speaks the real one's commands, with zlib for a network; tests add the cheats to it."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+
+PROGRAM = """
+import json, struct, sys, time, zlib
+command, given, made = sys.argv[1:]
+content = open(given, "rb").read()
+NAME = b"arithmetic of a stand-in"
+def compress(text):
+    payload, count = zlib.compress(text), len(text)
+    head = struct.pack("<4sI8sQH", b"FWYT", 3, bytes(8), count, len(NAME)) + NAME
+    block = struct.pack("<IIII", count, len(payload), zlib.crc32(payload), 0) + payload
+    return head + struct.pack("<I", zlib.crc32(head)) + block
+def decompress(coded):
+    return zlib.decompress(coded[26 + len(NAME) + 4 + 16 :])
+#CHEAT
+result = (compress if command == "compress" else decompress)(content)
+open(made, "wb").write(result)
+text = content if command == "compress" else result
+report = {"bytes": len(text), "tokens": len(text), "blocks": 1, "start_seconds": 0.5, "seconds": 2.0}
+if command == "compress":
+    report |= {"worst_sum": 1.0, "normalised_positions": -(-len(text) // 16)}
+print(json.dumps(report))
+"""
+
+
+def submission(cheat: str = "", members: dict[str, bytes] | None = None) -> bytes:
+    """A zip application with an empty settings slot at its end; `cheat` is code that runs before it does its work."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("__main__.py", PROGRAM.replace("#CHEAT", cheat))
+        for name, content in ({"code": b"", "model.fwy": b""} | (members or {})).items():
+            archive.writestr(name, content)
+        archive.writestr("settings.json", json.dumps({}).ljust(1024))
+    return stream.getvalue()
+
+
+def coded(*blocks: tuple[int, bytes], tokens: int | None = None, name: bytes = b"this one", tail: bytes = b"") -> bytes:
+    """A compressed file of blocks (tokens, payload)."""
+    total = sum(count for count, _ in blocks) if tokens is None else tokens
+    head = struct.pack("<4sI8sQH", b"FWYT", 3, bytes(8), total, len(name)) + name
+    parts = [struct.pack("<IIII", count, len(part), zlib.crc32(part), 0) + part for count, part in blocks]
+    return head + struct.pack("<I", zlib.crc32(head)) + b"".join(parts) + tail
