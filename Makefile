@@ -24,8 +24,9 @@ lint: setup
 	ruff format --check .
 	lint-imports --no-logo
 
+# Files of tests side by side, each on one thread: two that wait for each other's cores are slower than one.
 test: lint
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 format: setup
 	ruff check --fix .

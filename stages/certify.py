@@ -20,6 +20,7 @@ from fairway.codec import packing
 from fairway.codec.config import Compress
 from fairway.params import load, read_yaml
 from fairway.proof import certificate, clocks, evidence, rules, trial
+from fairway.proof.coded import Coded
 from fairway.proof.config import Certify
 from fairway.proof.evidence import Data
 from fairway.proof.prefix import cut
@@ -62,8 +63,9 @@ def main() -> None:
         checked = evidence.shown_by_scoring(weights, settings, data, config)
         checked += evidence.shown_by_files(data, splits, ledgers, config.val_documents)
     tried = pending.result()
+    coded = evidence.measured(tried, submission, prefix[1:])
     claims = [
-        *evidence.shown_by_coding(tried, text, targets, data),
+        *evidence.shown_by_coding(tried, coded, text, targets, data),
         *checked,
         rules.within_budget(len(submission), budget),
         rules.within_time("train", times, config.train_seconds),
@@ -79,17 +81,16 @@ def main() -> None:
     write_bytes(OUT / "val.txt", data.text)
     write_json(OUT / "certificate.json", content)
     write_bytes(REPORT / "certificate.md", certificate.page(content, times).encode())
-    write_json(REPORT / "metrics.json", describe(tried, content, targets, len(text), rows["eval_ngram"]["nats"]))
+    write_json(REPORT / "metrics.json", describe(coded, content, len(text), rows["eval_ngram"]["nats"][:targets]))
     write_json(REPORT / "timing.json", {"seconds": round(time.monotonic() - start, 2)} | timing(tried))
     for claim in claims:
         print(f"{'holds' if claim.passed else 'FAILS'}: {claim.claim}: {claim.result}", flush=True)
     print(f"certify: legal: {str(content['legal']).lower()}, {updates} updates of test-time training in the coded text")
 
 
-def describe(tried: trial.Trial, content: dict, targets: int, text_bytes: int, nats: np.ndarray) -> dict:
-    """The metrics; null where nothing was coded."""
-    coded, scored_bits = evidence.measured(tried), float(nats[:targets].sum(dtype=np.float64)) / math.log(2)
-    known = not isinstance(coded, str)
+def describe(coded: Coded | str, content: dict, text_bytes: int, nats: np.ndarray) -> dict:
+    """The metrics, null where nothing was coded; `nats` are the reported ones of what was."""
+    known, scored_bits = isinstance(coded, Coded), float(nats.sum(dtype=np.float64)) / math.log(2)
     return {
         "legal": content["legal"],
         "certified_tokens": content["certified_tokens"],

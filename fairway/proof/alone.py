@@ -83,6 +83,8 @@ class Fence:
         elif event in CHANGES:
             for path in arguments[: CHANGES[event]]:
                 self.check(event, path, self.writable)
+        elif event in ("os.listdir", "os.scandir"):
+            self.check("list", arguments[0] or os.curdir, self.readable)
         elif event in PROCESSES or (event.startswith("socket.") and event not in HARMLESS):
             words = [str(argument) for argument in arguments if isinstance(argument, str | bytes | tuple | list)]
             self.refuse(event, " ".join(words[:1]))

@@ -5,6 +5,7 @@ score before may move. Length and schedule of the whole text are told to the sco
 """
 
 import copy
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -39,13 +40,16 @@ def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.n
 def earlier_changes(
     model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int, reference: Scores, checks: int
 ) -> list[Change]:
-    """What a later token does to earlier scores, at random positions fixed by the number of tokens; two changes a position.
+    """What a later token does to earlier scores, two changes a position. Positions are random, fixed by the number of tokens,
+    one in each of as many equal parts of the text as there are checks.
 
     `reference` are the scores of `tokens` as they are. With another token at a position, no score of those before it may
     move, whatever follows; where the text ends with it, its own score may not move either.
     """
     random, changes = np.random.default_rng(len(tokens)), []
-    for position in sorted(random.integers(len(tokens) // 2, len(tokens) - 1, checks).tolist()):
+    borders = np.linspace(1, len(tokens) - 1, checks + 1).astype(int)
+    for first, end in pairwise(borders.tolist()):
+        position = int(random.integers(first, max(end, first + 1)))
         other = tokens.copy()
         other[position] = (int(other[position]) + 1) % model.architecture.vocabulary_size
         for kind, text, before in ((FLIP, other, position - 1), (TRUNCATION, tokens[: position + 1], position)):

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from fairway.codec.packing import WEIGHTS
+from fairway.codec.text import arithmetic
 from fairway.proof.claims import CONDITIONS, Claim
 from fairway.proof.clocks import Clock
-from fairway.proof.evidence import Data, measured
+from fairway.proof.evidence import Data
 from fairway.proof.trial import Trial
 from fairway.text.shards import TOKEN
 
@@ -29,7 +30,6 @@ def certificate(
     claims: list[Claim], trial: Trial, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
 ) -> dict:
     """certificate.json. `text` spells the `targets` tokens that were coded; `facts` are added as they are."""
-    coded = measured(trial)
     fence = trial.compress.fence or {}
     return verdict(claims) | {
         "certified_tokens": targets if trial.decompress.output == text else 0,
@@ -39,7 +39,7 @@ def certificate(
         "command": DECODE.format(size=len(text)),
         **digests(submission, trial.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
         "isolation": {"network": fence.get("network"), "files": fence.get("files")},
-        "arithmetic": "" if isinstance(coded, str) else coded.arithmetic,
+        "arithmetic": arithmetic(),
         "device": f"{platform.machine()} CPU, one thread, float32",
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -90,7 +90,7 @@ def page(certificate: dict, clocks: list[Clock]) -> str:
         "The file that was proved, the text as it was compressed, and the whole validation text lie side by side. This decodes "
         "the text again and compares it; no line of the repository is used:",
         f"```sh\n{certificate['command']}\n```",
-        f"It must be the same arithmetic: {certificate['arithmetic'] or 'unknown'}. The submission's SHA-256 is "
+        f"It must be the same arithmetic: {certificate['arithmetic']}. The submission's SHA-256 is "
         f"`{certificate['submission_sha256']}`.\n",
     ]
     return "\n\n".join(blocks)
@@ -99,9 +99,11 @@ def page(certificate: dict, clocks: list[Clock]) -> str:
 def headline(certificate: dict) -> str:
     """Legal or not, and why."""
     if certificate["legal"]:
+        proved, whole = certificate["certified_tokens"], certificate["val_tokens"]
+        beyond = " Scores beyond are possible; `certify.tokens: all` proves them too." if proved < whole else ""
         return (
-            f"**Legal**: all {len(certificate['claims'])} claims hold; {certificate['certified_tokens']:,} of "
-            f"{certificate['val_tokens']:,} validation tokens were coded and decoded bit for bit."
+            f"**Legal**: all {len(certificate['claims'])} claims hold; {proved:,} of {whole:,} validation tokens were coded "
+            f"and decoded bit for bit.{beyond}"
         )
     return "**Not legal**:\n\n" + "\n".join(f"- {oneline(reason)}" for reason in certificate["reasons"])
 

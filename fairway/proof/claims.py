@@ -151,6 +151,6 @@ def unexposed(ledgers: list[dict]) -> Claim:
     words = [
         f"{ledger['stage']} learned from {ledger['val_tokens_before_scoring']:,} validation tokens first" for ledger in guilty
     ]
-    how = f"exposure ledgers of {', '.join(ledger['stage'] for ledger in ledgers)}"
+    how = f"exposure ledgers of {', '.join(ledger['stage'] for ledger in ledgers)}: the stages' own word"
     result = "; ".join(words) or "no validation token was learned from before it was scored"
     return Claim(SCORE_FIRST, "score before update", how, f"{len(ledgers)} stages", not guilty, result)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairway.codec.network import model_from
-from fairway.codec.text import SAMPLED
+from fairway.codec.text import SAMPLED, arithmetic
 from fairway.errors import InputError
 from fairway.proof import causality, claims, overlap, rules
 from fairway.proof.claims import Claim
@@ -41,21 +41,21 @@ class Data(NamedTuple):
         return {stage: table[name] for stage, table in self.rows.items()}
 
 
-def measured(trial: Trial) -> Coded | str:
-    """The compressed text, or why there is none."""
+def measured(trial: Trial, submission: bytes, tokens: np.ndarray) -> Coded | str:
+    """The compressed text of these tokens, or why there is none."""
     try:
-        return trial.compress.failure or measure(trial.compress.output)
+        return trial.compress.failure or measure(trial.compress.output, submission, tokens, arithmetic())
     except InputError as error:
         return str(error)
 
 
-def shown_by_coding(trial: Trial, text: bytes, targets: int, data: Data) -> list[Claim]:
-    """`text` spells the first `targets` tokens after BOS."""
+def shown_by_coding(trial: Trial, coded: Coded | str, text: bytes, targets: int, data: Data) -> list[Claim]:
+    """`text` spells the first `targets` tokens after BOS, `coded` is what was `measured` of them."""
     positions = trial.compress.number("normalised_positions")
     return [
         claims.round_trip(text, trial),
         claims.fenced(trial),
-        claims.coded_bits(measured(trial), targets, data.rows[PROVED]["nats"][:targets]),
+        claims.coded_bits(coded, targets, data.rows[PROVED]["nats"][:targets]),
         claims.normalised(
             trial.compress.number("worst_sum"),
             0 if math.isnan(positions) else int(positions),
@@ -78,7 +78,8 @@ def shown_by_scoring(weights: bytes, settings: Settings, data: Data, config: Cer
 
 def shown_by_files(data: Data, splits: dict[str, np.ndarray | Shards], ledgers: list[dict], val_documents: int) -> list[Claim]:
     """`splits`: the tokens of train, holdout and val; `ledgers`: of the stages that learned."""
-    table = table_bytes(data.tokenizer)
+    table, pieces = table_bytes(data.tokenizer), data.tokenizer.pieces
+    lengths = np.array([len(piece) * (token != data.tokenizer.bos) for token, piece in enumerate(pieces)])
     found = {name: overlap.digests(tokens, data.tokenizer.bos) for name, tokens in splits.items()}
     counted = {name: int(column.sum(dtype=np.int64)) for name, column in data.column("bytes").items()}
     return [
@@ -86,7 +87,7 @@ def shown_by_files(data: Data, splits: dict[str, np.ndarray | Shards], ledgers: 
         claims.unexposed(ledgers),
         claims.scored_once(data.stream, data.column("token")),
         rules.complete(data.tokenizer.decode(data.stream), data.documents, val_documents),
-        rules.bytes_of_tokens(data.stream, data.column("bytes"), data.tokenizer.pieces, table.lossless_bytes),
+        rules.bytes_of_tokens(data.stream, data.column("bytes"), pieces, lengths),
         rules.bytes_of_text(data.documents, counted, count_bytes(data.stream, table)[0]),
         rules.disjoint(overlap.repeats(found), {name: len(digests) for name, digests in found.items()}),
     ]

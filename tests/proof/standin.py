@@ -2,19 +2,19 @@
 
 import io
 import json
-import struct
 import zipfile
-import zlib
 
 PROGRAM = """
-import json, struct, sys, time, zlib
+import hashlib, json, struct, sys, time, zlib
 command, given, made = sys.argv[1:]
 content = open(given, "rb").read()
-NAME = b"arithmetic of a stand-in"
+NAME = b"arithmetic of a stand-in"  # on bytes as tokens
 def compress(text):
     payload, count = zlib.compress(text), len(text)
-    head = struct.pack("<4sI8sQH", b"FWYT", 3, bytes(8), count, len(NAME)) + NAME
-    block = struct.pack("<IIII", count, len(payload), zlib.crc32(payload), 0) + payload
+    own = hashlib.sha256(open(sys.argv[0], "rb").read()).digest()[:8]
+    head = struct.pack("<4sI8sQH", b"FWYT", 3, own, count, len(NAME)) + NAME
+    tokens = b"".join(struct.pack("<H", value + 4 if value else 1) for value in text)
+    block = struct.pack("<IIII", count, len(payload), zlib.crc32(payload), zlib.crc32(tokens)) + payload
     return head + struct.pack("<I", zlib.crc32(head)) + block
 def decompress(coded):
     return zlib.decompress(coded[26 + len(NAME) + 4 + 16 :])
@@ -38,11 +38,3 @@ def submission(cheat: str = "", members: dict[str, bytes] | None = None) -> byte
             archive.writestr(name, content)
         archive.writestr("settings.json", json.dumps({}).ljust(1024))
     return stream.getvalue()
-
-
-def coded(*blocks: tuple[int, bytes], tokens: int | None = None, name: bytes = b"this one", tail: bytes = b"") -> bytes:
-    """A compressed file of blocks (tokens, payload)."""
-    total = sum(count for count, _ in blocks) if tokens is None else tokens
-    head = struct.pack("<4sI8sQH", b"FWYT", 3, bytes(8), total, len(name)) + name
-    parts = [struct.pack("<IIII", count, len(part), zlib.crc32(part), 0) + part for count, part in blocks]
-    return head + struct.pack("<I", zlib.crc32(head)) + b"".join(parts) + tail

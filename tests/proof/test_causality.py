@@ -41,7 +41,8 @@ def test_the_real_scorer_is_causal_and_leaves_the_model_alone(tiny, shaken, mixt
     found = changes(model, settings, 2)
     assert [change.kind for change in found] == [causality.FLIP, causality.TRUNCATION] * 2
     assert [change.position for change in found[::2]] == sorted(change.position for change in found[1::2])
-    assert all(120 <= change.position < 240 and 0 <= change.nats <= 1e-5 for change in found)
+    assert 1 <= found[0].position < 120 <= found[2].position < 240  # one in each half
+    assert all(0 <= change.nats <= 1e-5 for change in found)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert changes(model, settings, 2) == found
 

@@ -55,7 +55,12 @@ def test_digests_are_of_the_bytes_that_a_verifier_has():
 
 def test_a_legal_page():
     page = certificate.page(content(), CLOCKS)
-    assert "**Legal**: all 12 claims hold; 9,998 of 161,300 validation tokens were coded and decoded bit for bit." in page
+    assert (
+        "**Legal**: all 12 claims hold; 9,998 of 161,300 validation tokens were coded and decoded bit for bit. Scores beyond"
+        in page
+    )
+    whole = certificate.page(content() | {"certified_tokens": 161_300}, CLOCKS)
+    assert "161,300 of 161,300 validation tokens were coded and decoded bit for bit.\n" in whole
     assert "| causal | yes |" in page and "| rules | rules 1 | how | much | yes | a \\| b c |" in page
     assert "| train | train | 1,452.1 |" in page and "| quantise | — | — |" in page
     assert "```sh\npython -I x\n```" in page and "cpu" in page and "`ab12`" in page

@@ -32,7 +32,7 @@ def trial(
 
 
 def coded(payload: int = PAYLOAD, blocks: int = 1, tokens: int = 8000) -> Coded:
-    return Coded(tokens, blocks, payload, "this one")
+    return Coded(tokens, blocks, payload)
 
 
 def test_a_text_that_comes_back_is_identical():
@@ -242,7 +242,7 @@ def test_rows_that_are_not_the_stream_fail_by_name(rows):
 def test_ledgers_without_validation_tokens():
     claim = claims.unexposed([ledger("train"), ledger("prequant_ttt"), ledger("quant")])
     assert claim.passed and claim.amount == "3 stages"
-    assert claim.how == "exposure ledgers of train, prequant_ttt, quant"
+    assert claim.how == "exposure ledgers of train, prequant_ttt, quant: the stages' own word"
     assert claim.result == "no validation token was learned from before it was scored"
 
 

@@ -1,33 +1,78 @@
-"""The size of a compressed text is read off its bytes, and whatever else could hide text in it is refused."""
+"""The size of a compressed text is read off its bytes, and no byte of it but payload is free to hold text."""
 
+import hashlib
+import struct
+import zlib
+
+import numpy as np
 import pytest
 
 from fairway.errors import InputError
 from fairway.proof.coded import Coded, measure
-from tests.proof.standin import coded
 
 FULL = 65_536
+SUBMISSION, NAME = b"a submission", "this one"
+TOKENS = np.arange(FULL + 40, dtype=np.uint16)
+HEADER = 26 + len(NAME) + 4
+
+
+def coded(*payloads: bytes, tokens: np.ndarray = TOKENS) -> bytes:
+    """A compressed file as the format has it."""
+    digest = hashlib.sha256(SUBMISSION).digest()[:8]
+    head = struct.pack("<4sI8sQH", b"FWYT", 3, digest, len(tokens), len(NAME)) + NAME.encode()
+    content = head + struct.pack("<I", zlib.crc32(head))
+    for start, payload in zip(range(0, len(tokens), FULL), payloads, strict=True):
+        part = tokens[start : start + FULL].astype("<u2")
+        checksums = zlib.crc32(payload), zlib.crc32(part.tobytes())
+        content += struct.pack("<IIII", len(part), len(payload), *checksums) + payload
+    return content
+
+
+def measured(content: bytes, tokens: np.ndarray = TOKENS) -> Coded:
+    return measure(content, SUBMISSION, tokens, NAME)
 
 
 def test_blocks_and_payload_are_counted():
-    assert measure(coded((FULL, b"x" * 1000), (40, b"y" * 12))) == Coded(FULL + 40, 2, 1012, "this one")
-    assert measure(coded()) == Coded(0, 0, 0, "this one")
+    assert measured(coded(b"x" * 1000, b"y" * 12)) == Coded(FULL + 40, 2, 1012)
+    assert measured(coded(tokens=TOKENS[:0]), TOKENS[:0]) == Coded(0, 0, 0)
+
+
+def test_no_byte_but_payload_may_be_another():
+    """Each in turn: sizes, names and checksums are known beforehand, and what is payload changes its checksum."""
+    content = coded(b"abcd", tokens=TOKENS[:7])
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        with pytest.raises(InputError):
+            measured(bytes(damaged), TOKENS[:7])
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "the compressed text has 0 bytes, less than a header"),
-        (b"FWYX" + coded()[4:], "the compressed text begins with b'FWYX' 3, expected b'FWYT' 3"),
-        (coded((4, b"abcd"), name=b"n" * 257), "the compressed text spends 257 bytes on its arithmetic, 256 are enough"),
-        (coded((4, b"abcd"), tail=b"hidden"), "the compressed text has 64 bytes, its blocks end at 58"),
-        (coded((4, b"abcd"))[:-1], "the compressed text has 57 bytes, its blocks end at 58"),
-        (coded((1, b""), (1, b"")), "the compressed text holds 2 tokens in 2 blocks, expected 2 in 1"),
-        (coded((4, b"abcd"), tokens=9), "the compressed text holds 4 tokens in 1 blocks, expected 9 in 1"),
+        (b"", "the header of the compressed text is not what it must be, from byte 0 on"),
+        (b"FWYX" + coded(b"", b"")[4:], "the header of the compressed text is not what it must be, from byte 3 on"),
+        (coded(b"abcd", b"") + b"hidden", "the compressed text has 80 bytes, its blocks end at 74"),
+        (coded(b"abcd", b"ef")[:-1], "the header of block 2 of the compressed text is not what it must be, from byte 62 on"),
+        (
+            coded(b"abcd", b"", tokens=TOKENS[::-1]),
+            "the header of block 1 of the compressed text is not what it must be, from byte 50 on",
+        ),
     ],
-    ids=["nothing", "foreign", "long name", "something behind", "cut off", "tiny blocks", "wrong count"],
+    ids=["nothing", "foreign", "something behind", "cut off", "other tokens"],
 )
 def test_what_could_hide_text_is_refused(content, sentence):
     with pytest.raises(InputError) as error:
-        measure(content)
+        measured(content)
     assert str(error.value) == sentence
+
+
+def test_a_name_of_the_coders_own_choice_is_refused():
+    content = coded(b"abcd", tokens=TOKENS[:4])
+    with pytest.raises(InputError, match="header of the compressed text"):
+        measure(content, SUBMISSION, TOKENS[:4], "this text")
+
+
+def test_another_submissions_file_is_refused():
+    with pytest.raises(InputError, match="from byte 8 on"):
+        measure(coded(b"abcd", tokens=TOKENS[:4]), b"another", TOKENS[:4], NAME)

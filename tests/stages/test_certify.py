@@ -34,6 +34,8 @@ def course(tmp_path, monkeypatch) -> Path:
     """All that the stage reads, after an honest course of the stand-in: each token is scored with its share of the bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evidence, "shown_by_scoring", lambda *arguments: [])
+    for room in ("evidence", "certificate"):
+        monkeypatch.setattr(f"fairway.proof.{room}.arithmetic", lambda: "arithmetic of a stand-in")
     params = read_yaml(ROOT / "params.yaml")
     params["certify"] |= {"tokens": "all", "train_seconds": 20, "eval_seconds": 20}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -134,7 +136,7 @@ def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(cours
     [
         ("compress = lambda text: b'short'", ["the text comes back, bit for bit", "the reported score is what the text costs"]),
         ("decompress = lambda coded: b'other'", ["the text comes back, bit for bit"]),
-        ("NAME = bytes(300)", ["the reported score is what the text costs"]),
+        ("NAME += content[:9]", ["the reported score is what the text costs"]),
     ],
 )
 def test_what_a_submission_writes_is_measured_and_not_believed(course, cheat, claims):
