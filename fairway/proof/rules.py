@@ -31,8 +31,8 @@ def bytes_of_tokens(stream: np.ndarray, counted: dict[str, np.ndarray], pieces: 
         bad = np.flatnonzero(found[:rows] != expected[:rows])
         if len(bad):
             where = int(bad[0])
-            piece = pieces[stream[1 + where]].decode("utf-8", "backslashreplace")
-            wrong.append(f"{name}: token {where:,} {piece!r} counts {found[where]} bytes, spells {expected[where]}")
+            piece = repr(pieces[stream[1 + where]].decode("utf-8", "backslashreplace")).replace(2 * "\\", "\\")
+            wrong.append(f"{name}: token {where:,} {piece} counts {found[where]} bytes, spells {expected[where]}")
         elif len(found) != len(expected):
             wrong.append(f"{name}: {len(found):,} rows for {len(expected):,} tokens")
     result = "; ".join(wrong) or "each counts the bytes that it spells, BOS none"

@@ -49,7 +49,7 @@ def test_tokens_that_count_their_bytes():
     ("counts", "said"),
     [
         ([5, 1, 0, 2, 1], "token 0 ' the' counts 5 bytes, spells 4"),  # the leading space twice
-        ([4, 1, 1, 2, 1], "token 2 '\0' counts 1 bytes, spells 0"),
+        ([4, 1, 1, 2, 1], r"token 2 '\x00' counts 1 bytes, spells 0"),
         ([4, 1, 0, 1, 1], "token 3 'é' counts 1 bytes, spells 2"),  # characters
         ([4, 1, 0, 2, 3], r"token 4 '\xff' counts 3 bytes, spells 1"),  # a byte piece as U+FFFD
         ([4, 1, 0, 3, 0], "token 3 'é' counts 3 bytes, spells 2"),  # the sum is right
