@@ -1,7 +1,7 @@
 """`submission.pyz` on the command line: info, score, compress, decompress; all it needs is in the file itself.
 
-Everything runs on one CPU thread in float32, so that encoder and decoder do the same arithmetic in the same order. Files are
-streams: of a text only one block's tokens, and what the predictor remembers, are in memory.
+Everything runs on the CPU in float32, each operation on one thread, so that encoder and decoder do the same arithmetic in the
+same order. Files are streams: of a text only one block's tokens, and what the predictor remembers, are in memory.
 """
 
 import contextlib
@@ -128,7 +128,7 @@ def info(submission: Submission, progress: Progress) -> None:
     print(f"network: {a.layers} layers of width {a.width}, {parameters:,} parameters, vocabulary {a.vocabulary_size:,}")
     for name, section in vars(settings).items():
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in vars(section).items())}")
-    print(f"compressed files: format version {text.VERSION}, coded and decoded on one CPU thread")
+    print(f"compressed files: format version {text.VERSION}, coded and decoded on the CPU")
     print(f"arithmetic: {text.arithmetic()}")
 
 

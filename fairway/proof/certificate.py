@@ -40,7 +40,7 @@ def certificate(
         **digests(submission, trial.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
         "isolation": {"network": fence.get("network"), "files": fence.get("files")},
         "arithmetic": arithmetic(),
-        "device": f"{platform.machine()} CPU, one thread, float32",
+        "device": f"{platform.machine()} CPU, float32",
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         **facts,

@@ -103,7 +103,7 @@ def test_it_compresses_and_decompresses_alone(folder, sealed):
     assert lines[3].startswith("network: 2 layers of width 32, ") and lines[3].endswith(" parameters, vocabulary 260")
     assert lines[4].startswith("eval: method streaming, context 16,")
     assert lines[7].startswith("ngram: mixture none, estimator kneser_ney")
-    assert lines[8] == "compressed files: format version 3, coded and decoded on one CPU thread"
+    assert lines[8] == "compressed files: format version 3, coded and decoded on the CPU"
     assert lines[9] == f"arithmetic: {text.arithmetic()}"
     assert list(scored) == ["bytes", "tokens", "bits", "bpb", "start_seconds", "seconds"]
     assert scored["bytes"] == len(TEXT) and scored["bpb"] == pytest.approx(scored["bits"] / len(TEXT))
