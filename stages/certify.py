@@ -80,7 +80,7 @@ def main() -> None:
     write_bytes(OUT / "coded.fwt", tried.compress.output or b"")
     write_bytes(OUT / "val.txt", data.text)
     write_json(OUT / "certificate.json", content)
-    write_bytes(REPORT / "certificate.md", certificate.page(content, times).encode())
+    write_bytes(OUT / "certificate.md", certificate.page(content, times).encode())
     write_json(REPORT / "metrics.json", describe(coded, content, len(text), rows["eval_ngram"]["nats"][:targets]))
     write_json(REPORT / "timing.json", {"seconds": round(time.monotonic() - start, 2)} | timing(tried))
     for claim in claims:

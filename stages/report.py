@@ -48,6 +48,7 @@ def main() -> None:
             wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
     claims = read_claims(ARTIFACTS / "certify/certificate.json")
+    certificate = read_page(ARTIFACTS / "certify/certificate.md")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "weights", "bytes"])
     check_bytes(roles, metrics["compress"])
     losses = read_tsv(REPORTS / "train/loss.tsv", ["step", "loss"])
@@ -69,6 +70,7 @@ def main() -> None:
     for name, draw in DRAWINGS.items():
         write_bytes(folder / f"{name}.png", figures.png(draw(losses if name == "loss" else frames[name])))
     write_bytes(REPORTS / "summary.md", page(summary, frames, claims).encode())
+    write_bytes(folder / "certificate.md", certificate)
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
     print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/summary.md")
@@ -95,6 +97,13 @@ def read_claims(path: Path) -> list[dict]:
         if missing:
             raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; {AGAIN}")
     return claims
+
+
+def read_page(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing, and the report needs it; {AGAIN}") from None
 
 
 def read_tsv(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def page(summary: dict, frames: dict[str, pd.DataFrame], claims: list[dict]) -> 
         table(["part", "bytes", "share", "weights", "bits per weight"], byte_rows(frames["bytes"]), numbers=(1, 2, 3, 4)),
         figure("bytes", "bytes of submission.pyz by part"),
         "## The certificate",
-        "With the four conditions, the clocks and what to type to decode the text: [certificate.md](certify/certificate.md).",
+        "With the four conditions, the clocks and what to type to decode the text: [certificate.md](report/certificate.md).",
         table(["claim", "how", "on how much", "holds", "result"], claim_rows(claims)),
         "## Training",
         figure("loss", "training loss by step") + "\n",

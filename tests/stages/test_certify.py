@@ -91,7 +91,7 @@ def test_an_honest_course_is_legal_and_writes_all_that_a_verifier_needs(course):
     assert Path("artifacts/certify/coded.fwt").read_bytes()[:4] == b"FWYT"
     assert certificate["train_seed"] == read_yaml(ROOT / "params.yaml")["train"]["seed"]
     assert certificate["arithmetic"] == "arithmetic of a stand-in" and certificate["isolation"]["network"]
-    page = Path("reports/certify/certificate.md").read_text()
+    page = Path("artifacts/certify/certificate.md").read_text()
     assert "**Legal**" in page and certificate["command"] in page
     metrics = json.loads(Path("reports/certify/metrics.json").read_text())
     assert metrics["legal"] is True and metrics["certified_tokens"] == TARGETS and metrics["coded_minus_scored_percent"] == 0
@@ -107,7 +107,7 @@ def test_clocks_are_no_part_of_the_certificate(course):
         put(f"reports/{name}/timing.json", CLOCKS | {"seconds": 4.75})
     run()
     assert Path("artifacts/certify/certificate.json").read_bytes() == first
-    assert "| train | train | 4.8 |" in Path("reports/certify/certificate.md").read_text()
+    assert "| train | train | 4.8 |" in Path("artifacts/certify/certificate.md").read_text()
 
 
 def test_a_clock_that_is_gone_is_not_proved(course):

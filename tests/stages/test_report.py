@@ -71,6 +71,7 @@ def workplace(tmp_path, monkeypatch, scores):
     )
     put("reports/train/loss.tsv", "step\tloss\n10\t6.5\n20\t3.25\n")
     put("artifacts/certify/certificate.json", {"legal": True, "claims": [CLAIM]})
+    put("artifacts/certify/certificate.md", "# Certificate\n")
     return metrics
 
 
@@ -113,7 +114,7 @@ def test_page_links_figures_that_are_there_and_no_timing_is_there(workplace):
     report.main()
     page = Path("reports/summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:]]
-    assert len(links) == 8 and all((Path("reports") / link).is_file() for link in links)
+    assert len(links) == 9 and all((Path("reports") / link).is_file() for link in links)
     assert "| the text comes back | decoded | 9 bytes | yes | identical |" in page
     assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
 
@@ -128,6 +129,7 @@ def test_same_input_same_bytes(workplace):
     assert [Path(name).name for name in written[0]] == [
         "bytes.png",
         "bytes.tsv",
+        "certificate.md",
         "documents.png",
         "documents.tsv",
         "ladder.png",
@@ -191,6 +193,10 @@ DAMAGES = {
     ),
     "metrics missing": (lambda: Path("reports/train/metrics.json").unlink(), "reports/train/metrics.json: missing"),
     "metrics truncated": (lambda: put("reports/train/metrics.json", '{"a'), "reports/train/metrics.json: not valid JSON"),
+    "page missing": (
+        lambda: Path("artifacts/certify/certificate.md").unlink(),
+        "artifacts/certify/certificate.md: missing, and the report needs it",
+    ),
     "claim without result": (
         lambda: put("artifacts/certify/certificate.json", {"claims": [CLAIM, {"claim": "x"}]}),
         "artifacts/certify/certificate.json: claim 2 lacks how, amount, passed, result",
