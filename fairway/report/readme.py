@@ -1,0 +1,143 @@
+"""README.md of a submission folder: score by seed, significance, ladder, bytes, certificate, settings and credits.
+
+Everything but the author's own words comes from the runs. A credit names the pull request of the challenge that Fairway
+took a technique from, and appears when the params switch that technique on.
+"""
+
+from statistics import fmean, stdev
+
+from fairway.report import compare
+from fairway.report.compare import Group, aligned
+
+RUNGS = {
+    "val_bpb_float": "float weights, windows",
+    "val_bpb_quant": "quantised, windows",
+    "val_bpb_sliding": "weights frozen",
+    "val_bpb_ttt": "test-time training",
+    "val_bpb_cache": "continuous cache",
+    "val_bpb": "mixture: the score",
+}
+SETTINGS = """
+    tokenize.tokenizer tokenize.vocabulary_size
+    model.layers model.width model.heads model.kv_heads model.mlp_multiple model.activation model.recurrence
+    train.steps train.wall_clock_seconds train.tokens_per_step train.sequence_length train.muon_lr train.embedding_lr
+    train.weight_decay train.average prequant_ttt.source prequant_ttt.epochs prequant_ttt.lr
+    quant.method quant.bits quant.allocation quant.target_bytes quant.trellis compress.coder
+    eval.method eval.context ttt.optimizer ttt.parameters ttt.lr ttt.chunk_tokens ttt.epochs
+    cache.tokens cache.weight ngram.mixture ngram.max_order
+""".split()  # noqa: SIM905 — the hyper-parameters that matter; all are in params.yaml
+ANY = None
+# A param, the values that switch a technique on (ANY: all but 0, false and an empty list), its pull request, its name.
+CREDITS = [
+    ("model.activation", ["leaky_relu2"], 549, "squared leaky ReLU"),
+    ("model.activation", ["star_relu"], 598, "Star-ReLU"),
+    ("model.activation", ["square_glu"], 1185, "SquareGLU"),
+    ("model.xsa_layers", ANY, 885, "exclusive self-attention"),
+    ("model.gated_attention", ANY, 1185, "gated attention"),
+    ("model.value_residual", ANY, 1185, "value residual"),
+    ("model.value_embedding_layers", ANY, 549, "value embeddings"),
+    ("model.unet_skips", ["plain"], 549, "U-Net skips"),
+    ("model.unet_skips", ["gated"], 598, "gated U-Net skips"),
+    ("model.recurrence", ["append"], 1406, "depth recurrence"),
+    ("model.mod_layers", ANY, 1185, "mixture of depths"),
+    ("model.bigram_buckets", ANY, 549, "hashed bigrams"),
+    ("train.muon_lr", ANY, 549, "parallel Muon"),
+    ("train.min_lr_fraction", ANY, 1787, "a floor under the learning rate"),
+    ("train.grokfast_weight", ANY, 1185, "Grokfast"),
+    ("train.mtp_heads", ANY, 1185, "multi-token prediction"),
+    ("train.distill_weight", ANY, 1185, "distillation from averaged weights"),
+    ("qat.entropy_weight", ANY, 885, "entropy-regularised rounding"),
+    ("qat.crown_weight", ANY, 690, "CROWN-Q"),
+    ("qat.prune_fraction", ANY, 861, "pruning while training"),
+    ("prequant_ttt.source", ["holdout", "train", "val"], 1406, "training before quantisation"),
+    ("quant.method", ["gptq"], 1406, "GPTQ with full Hessians"),
+    ("quant.method", ["gptq_lite"], 885, "searched clips"),
+    ("quant.clip_rule", ["deviation"], 1394, "clips by standard deviation"),
+    ("quant.rotation", ["hadamard"], 1400, "Hadamard rotation"),
+    ("quant.prune_fraction", ANY, 861, "pruning before quantisation"),
+    ("quant.calibration", ["generated"], 1019, "calibration on text of its own"),
+    ("compress.coder", ["brotli"], 1394, "brotli"),
+    ("ttt.optimizer", ["adamw", "sgd", "muon"], 549, "score-first test-time training"),
+    ("ttt.optimizer", ["adamw"], 861, "test-time training by AdamW"),
+    ("ttt.optimizer", ["muon"], 999, "test-time training by orthogonalised gradients"),
+    ("ttt.parameters", ["lora"], 1530, "test-time training of adapters"),
+    ("ngram.mixture", ["fixed"], 885, "n-gram mixture of a fixed weight"),
+    ("ngram.mixture", ["entropy"], 1185, "n-gram mixture by entropy"),
+    ("ngram.mixture", ["tilt"], 1514, "renormalised tilt"),
+]
+
+
+def readme(entry: dict, runs: Group, baseline: Group, sizes: dict[str, int], certificate: dict) -> str:
+    """The page. `entry` is submission.json, `runs` the seeds, the packed one first, `sizes` the metrics of compress."""
+    blocks = [
+        f"# {entry['name']}",
+        f"**val_bpb {entry['val_bpb']:.4f}**, {entry['val_loss']:.4f} nats a token, {entry['bytes_total']:,} bytes.",
+        entry["blurb"],
+        "## Score by seed",
+        aligned(["seed", "val_bpb", "nats a token", "bytes", "legal"], seed_rows(runs)),
+        f"`submission.pyz` is the run of seed {runs[0].seed}; nats a token are bits per byte times {runs[0].nats_a_bit:.4f}.",
+    ]
+    if baseline:
+        blocks += [f"## Against {baseline[0].name}", *compare.tests([baseline, runs])]
+    blocks += [
+        "## Ladder",
+        aligned(["rung", "bpb"], rungs(runs)),
+        "## Bytes",
+        aligned(["part of submission.pyz", "bytes"], byte_rows(sizes)),
+        "## Certificate",
+        claims(certificate),
+        "## Settings",
+        aligned(["param", "value"], [[key, compare.as_written(runs[0].params.get(key))] for key in SETTINGS]),
+        "## Credits",
+        "\n".join(f"- #{number}: {', '.join(names)}" for number, names in credits(runs[0].params).items()),
+        "## Files",
+        "`submission.pyz` is everything that a decoder needs (`python submission.pyz info`); `source/` is its code as it was "
+        "written; `logs/` has the training loss of each seed; `params.yaml` makes the run again in Fairway with `dvc repro`; "
+        "`certificate.md` says what was proved and how to repeat it.\n",
+    ]
+    return "\n\n".join(blocks)
+
+
+def seed_rows(runs: Group) -> list[list[str]]:
+    """A row a seed; with several, their mean and standard deviation."""
+    scores, unit = compare.scores(runs), runs[0].nats_a_bit
+    rows = [
+        [str(run.seed), f"{score:.5f}", f"{score * unit:.5f}", f"{run.metrics['artifact_bytes']:,}", yes(run.metrics["legal"])]
+        for run, score in zip(runs, scores, strict=True)
+    ]
+    if len(runs) > 1:
+        for name, value in (("mean", fmean(scores)), ("deviation", stdev(scores))):
+            rows.append([name, f"{value:.5f}", f"{value * unit:.5f}", "", ""])
+    return rows
+
+
+def yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def rungs(runs: Group) -> list[list[str]]:
+    """Means over the seeds."""
+    present = {key: name for key, name in RUNGS.items() if key in runs[0].metrics}
+    return [[name, f"{fmean(run.metrics[key] for run in runs):.4f}"] for key, name in present.items()]
+
+
+def byte_rows(sizes: dict[str, int]) -> list[list[str]]:
+    parts = {name: sizes[f"{name}_bytes"] for name in ("code", "tokenizer", "weights")}
+    whole = {"total": sizes["artifact_bytes"], "left of the budget": sizes["headroom_bytes"]}
+    rest = {"zip directory": whole["total"] - sum(parts.values())}
+    return [[name, f"{size:,}"] for name, size in (parts | rest | whole).items() if size]
+
+
+def claims(certificate: dict) -> str:
+    lines = [f"- {'holds' if c['passed'] else '**FAILS**'}: {c['claim']}: {c['result']}" for c in certificate["claims"]]
+    return "\n".join([f"**{'Legal' if certificate['legal'] else 'Not legal'}**\n", *lines])
+
+
+def credits(params: dict) -> dict[int, list[str]]:
+    """Techniques that the params switch on, by pull request, the oldest first."""
+    found: dict[int, list[str]] = {}
+    for key, values, number, name in sorted(CREDITS, key=lambda row: row[2]):
+        value = params.get(key)
+        if value in values if values else value:
+            found.setdefault(number, []).append(name)
+    return found

@@ -1,0 +1,137 @@
+"""The folder that a pull request to the challenge adds under records/: README.md, submission.json, artifact, code, logs.
+
+The artifact is the workspace's, the score the mean over all seeds given, and both must be of the same params and code.
+A folder is not written for a score that the certificate refuses, unless it is asked for. The same runs give the same
+bytes, but for the date in submission.json.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import yaml
+
+from fairway.codec.closure import import_closure
+from fairway.errors import InputError
+from fairway.report import compare, revisions
+from fairway.report.compare import Group
+from fairway.report.readme import readme
+from fairway.report.revisions import WORKSPACE, Revision
+
+ROOT = Path()  # the folder of the repository is the current one, as for stages
+ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
+PAGE, SIZES = "reports/report/certificate.md", "reports/compress/metrics.json"
+MODULES = ["fairway.codec.runtime", "fairway.codec.text"]  # that stages/compress.py packs
+LOGS = ["loss.tsv", "metrics.json"]  # of reports/train
+
+
+def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: bool = False) -> dict[str, bytes]:
+    """Paths in the folder and their content.
+
+    `names` are the revisions of the seeds, `words` what submission.json wants of its author: author, github_id, name, blurb,
+    date, track. Raises InputError when the runs are not one group, or not legal and not `anyway`.
+    """
+    runs = packed_first([revisions.read(name) for name in names], revisions.read(WORKSPACE))
+    certificate, sizes = (revisions.parsed(WORKSPACE, path) for path in (CERTIFICATE, SIZES))
+    artifact = revisions.content(WORKSPACE, ARTIFACT)
+    if hashlib.sha256(artifact).hexdigest() != certificate["submission_sha256"]:
+        raise InputError(f"{ARTIFACT}: it is not the file that {CERTIFICATE} is of; run `dvc repro` or `dvc checkout`")
+    if not anyway:
+        check_legal(runs, certificate)
+    entry = words | scored(runs)
+    page = readme(entry, runs, one_group([revisions.read(name) for name in baseline]), sizes, certificate)
+    return {
+        "README.md": page.encode(),
+        "submission.json": (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode(),
+        "submission.pyz": artifact,
+        "certificate.json": revisions.content(WORKSPACE, CERTIFICATE),
+        "certificate.md": revisions.content(WORKSPACE, PAGE),
+        "params.yaml": as_yaml(runs[0].params),
+        **sources(runs[0]),
+        **{f"logs/seed_{run.seed}/{log}": revisions.content(run.name, f"reports/train/{log}") for run in runs for log in LOGS},
+    }
+
+
+def packed_first(found: list[Revision], packed: Revision) -> Group:
+    """One group of runs, beginning with the one whose artifact is in the workspace. Raises InputError."""
+    runs = one_group(found)
+    same = [run for run in runs if (run.recipe, run.seed, run.metrics) == (packed.recipe, packed.seed, packed.metrics)]
+    if not same:
+        raise InputError(
+            f"{', '.join(run.name for run in runs)}: none of these is the run in the workspace, whose artifact is submitted; "
+            f"name {WORKSPACE} too, or bring one of them there with `dvc exp apply`"
+        )
+    return [same[0], *(run for run in runs if run is not same[0])]
+
+
+def one_group(found: list[Revision]) -> Group:
+    """Runs that differ in the seed alone, no seed twice. Raises InputError."""
+    groups = compare.groups(found)
+    if len(groups) > 1:
+        first, other = (group[0].name for group in groups[:2])
+        raise InputError(
+            f"{other}: it differs from {first} in more than train.seed; "
+            f"`python -m fairway.report compare {first} {other}` says in what"
+        )
+    return groups[0] if groups else []
+
+
+def check_legal(runs: Group, certificate: dict) -> None:
+    """Raises InputError, with the reason, when a run is not legal."""
+    refused = [run.name for run in runs if not run.metrics["legal"]]
+    if refused or not certificate["legal"]:
+        reason = "; ".join(certificate["reasons"]) or "see its own certificate"
+        who = ", ".join(refused) or WORKSPACE
+        raise InputError(f"{who}: the certificate says not legal ({reason}); --anyway writes the folder all the same")
+
+
+def scored(runs: Group) -> dict:
+    """What submission.json says of the score: means over the seeds, and the bytes of the packed artifact."""
+    scores, unit = compare.scores(runs), runs[0].nats_a_bit
+    by_seed = {
+        str(run.seed): {
+            "val_bpb": score,
+            "val_loss": round(score * unit, 6),
+            "bytes_total": run.metrics["artifact_bytes"],
+        }
+        for run, score in zip(runs, scores, strict=True)
+    }
+    return {
+        "val_loss": round(fmean(scores) * unit, 6),
+        "val_bpb": round(fmean(scores), 6),
+        **({"val_bpb_std": round(stdev(scores), 6)} if len(runs) > 1 else {}),
+        "bytes_total": runs[0].metrics["artifact_bytes"],
+        "bytes_code": runs[0].metrics["code_bytes"],
+        "seeds": dict(sorted(by_seed.items())),
+    }
+
+
+def sources(packed: Revision) -> dict[str, bytes]:
+    """The code in submission.pyz as it was written. Raises InputError for a file that was edited since the run."""
+    ran = dict(packed.code)
+    found = {}
+    for path in sorted({path for module in MODULES for path in import_closure(module, ROOT)}):
+        content = (ROOT / path).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != ran.get(path):  # as DVC hashes
+            raise InputError(f"{path}: edited since the run whose artifact is in the workspace; run `dvc repro`")
+        found[f"source/{path}"] = content
+    return found
+
+
+def as_yaml(params: dict) -> bytes:
+    """A params.yaml of what ran, without comments."""
+    sections: dict[str, dict] = {}
+    for name, value in params.items():
+        section, key = name.split(".", 1)
+        sections.setdefault(section, {})[key] = value
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True).encode()
+
+
+def write(folder: Path, content: dict[str, bytes]) -> None:
+    """Raises InputError when the folder has something in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: it is there already; give a folder that is new or empty")
+    for path, data in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
