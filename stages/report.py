@@ -1,22 +1,25 @@
-"""report: the metrics and scores of all stages as one summary, its page, tables for `dvc plots` and figures.
+"""report: the metrics and scores of all stages as one summary, its pages, tables for `dvc plots` and figures.
 
 Nothing is measured here. What the stages say about the same thing is compared first: score files of one stream, adding up
 to the metrics beside them, the mixture's made of the network's; bytes by role adding up to the artifact.
 """
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
 from fairway.errors import InputError
-from fairway.report import figures, tables
+from fairway.report import breakdown, figures, html, passages, tables
 from fairway.report.page import page
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
 from fairway.score.files import AGAIN
-from stages.shell import ARTIFACTS, REPORTS, run, write_bytes, write_json
+from fairway.text.tokenizer import Tokenizer
+from stages.shell import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
 # Kind of score in the tables, the stage that wrote it, the metric it adds up to.
@@ -37,7 +40,9 @@ DRAWINGS = {
 }
 PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
 MORE_KEYS = {"tokenize": ["val_tokens"], "compress": ["tokenizer_bytes", "weights_bytes"]}
-CLAIM_KEYS = ["claim", "how", "amount", "passed", "result"]
+CERTIFICATE_KEYS = ["legal", "conditions", "reasons", "claims", "certified_tokens", "val_tokens"]
+CLAIM_KEYS = ["condition", "claim", "how", "amount", "passed", "result"]
+MATRIX_COLUMNS = ["name", "role", "rows", "columns", "relative_error", "estimated_loss", "entropy"]
 ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
 
@@ -47,12 +52,15 @@ def main() -> None:
         if key not in tables.OPTIONAL:
             wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
-    claims = read_claims(ARTIFACTS / "certify/certificate.json")
-    certificate = read_page(ARTIFACTS / "certify/certificate.md")
+    certificate = read_certificate(ARTIFACTS / "certify/certificate.json")
+    certificate_page = read_page(ARTIFACTS / "certify/certificate.md")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "weights", "bytes"])
     check_bytes(roles, metrics["compress"])
     losses = read_tsv(REPORTS / "train/loss.tsv", ["step", "loss"])
+    matrices = read_tsv(REPORTS / "quant/matrices.tsv", MATRIX_COLUMNS)
+    timing = {stage: read_json(REPORTS / stage / "timing.json", ["seconds"]) for stage in STAGES}
     scores = read_scores(metrics)
+    pieces = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes()).pieces
 
     summary = tables.summary(metrics)
     frames = {
@@ -69,11 +77,14 @@ def main() -> None:
         write_table(folder / f"{name}.tsv", frame[PLOTTED.get(name, list(frame))])
     for name, draw in DRAWINGS.items():
         write_bytes(folder / f"{name}.png", figures.png(draw(losses if name == "loss" else frames[name])))
-    write_bytes(REPORTS / "summary.md", page(summary, frames, claims).encode())
-    write_bytes(folder / "certificate.md", certificate)
+    write_bytes(REPORTS / "summary.md", page(summary, frames, certificate["claims"]).encode())
+    write_bytes(folder / "certificate.md", certificate_page)
+    frames |= {"loss": losses, "matrices": matrices, "layers": breakdown.by_layer(roles), "seconds": breakdown.seconds(timing)}
+    extremes = passages.extremes(scores["ngram"], pieces)
+    write_bytes(REPORTS / "index.html", html.index(summary, frames, certificate, extremes, changed_params()).encode())
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
-    print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/summary.md")
+    print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/index.html")
 
 
 def read_json(path: Path, keys: list[str]) -> dict:
@@ -90,13 +101,13 @@ def read_json(path: Path, keys: list[str]) -> dict:
     return content
 
 
-def read_claims(path: Path) -> list[dict]:
-    claims = read_json(path, ["claims"])["claims"]
-    for number, claim in enumerate(claims, 1):
+def read_certificate(path: Path) -> dict:
+    certificate = read_json(path, CERTIFICATE_KEYS)
+    for number, claim in enumerate(certificate["claims"], 1):
         missing = [key for key in CLAIM_KEYS if key not in claim]
         if missing:
             raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; {AGAIN}")
-    return claims
+    return certificate
 
 
 def read_page(path: Path) -> bytes:
@@ -151,6 +162,16 @@ def check_bytes(roles: pd.DataFrame, compress: dict) -> None:
     if found != expected:
         path, metrics = REPORTS / "compress/roles.tsv", REPORTS / "compress/metrics.json"
         raise InputError(f"{path}: adds up to {found:,} bytes, but {metrics} says weights_bytes {expected:,}; {AGAIN}")
+
+
+def changed_params() -> pd.DataFrame | None:
+    """Params that differ from the last commit's, as `dvc params diff` shows them; None where there is no commit."""
+    try:
+        committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=True).stdout
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    old, new = (YAML(typ="safe", pure=True).load(content) for content in (committed, PARAMS.read_bytes()))
+    return breakdown.changed(new, old)
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

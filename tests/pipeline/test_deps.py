@@ -29,7 +29,7 @@ def test_one_word_five_places(stage):
     assert (ROOT / "stages" / f"{stage}.py").is_file()
     written = [path if isinstance(path, str) else next(iter(path)) for path in STAGES[stage]["outs"] + STAGES[stage]["metrics"]]
     folders = (f"artifacts/{stage}/", f"reports/{stage}")
-    assert all(path.startswith((*folders, "reports/summary")) for path in written)
+    assert all(path.startswith((*folders, "reports/summary", "reports/index.html")) for path in written)
 
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"report"}))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fairway.proof import alone
+from fairway.proof.trial import PASSED_ON
 
 HONEST = """
 import sys, numba, numpy, sentencepiece, constriction, torch, llvmlite.binding
@@ -34,7 +35,8 @@ def run(folder: Path, program: str, *path: Path) -> tuple[subprocess.CompletedPr
         archive.writestr("__main__.py", program)
     (place / "given").write_bytes(b"a text")
     command = [sys.executable, "-I", alone.__file__, "../report", "submission.pyz", "compress", "given", "made"]
-    finished = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"USER": "submission"}
+    finished = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     return finished, json.loads((folder / "report").read_text())
 
 

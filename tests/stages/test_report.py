@@ -1,5 +1,7 @@
 import json
 import math
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,15 @@ import pytest
 
 from fairway.errors import InputError
 from fairway.score.files import SCORE
+from fairway.text.tokenizer import BYTE_MODEL
 from stages import report
 
 SCORED = [("eval_sliding", "val_bpb_sliding"), ("eval_ttt", "val_bpb_ttt"), ("eval_ngram", "val_bpb_ngram")]
 CLAIM = {"claim": "the text comes back", "how": "decoded", "amount": "9 bytes", "passed": True, "result": "identical"}
+CLAIM["condition"] = "proof"
+CERTIFICATE = {"legal": True, "conditions": {"causal": True}, "reasons": [], "certified_tokens": 90, "val_tokens": 2000}
+CERTIFICATE["claims"] = [CLAIM]
+MATRICES = "name\trole\trows\tcolumns\trelative_error\testimated_loss\tentropy\na\tmatrix\t99\t10\t0.1\t0.001\t4.2\n"
 
 
 def put(path, content):
@@ -28,7 +35,7 @@ def scores():
     """2,000 targets in four documents, by stage."""
     random = np.random.default_rng(0)
     rows = np.zeros(2000, SCORE)
-    rows["token"] = random.integers(2, 1024, len(rows))
+    rows["token"] = random.integers(4, 260, len(rows))  # of the vocabulary of bytes
     rows["bytes"] = random.integers(1, 6, len(rows))
     rows["bytes"][[400, 900, 901 + 500]] = 0
     by_stage = {}
@@ -65,12 +72,16 @@ def workplace(tmp_path, monkeypatch, scores):
     metrics["certify"] = {"legal": True, "certified_tokens": 90, "certified_bpb": 1.2}
     for stage in report.STAGES:
         put(f"reports/{stage}/metrics.json", metrics[stage])
+        put(f"reports/{stage}/timing.json", {"seconds": 1.5})
+    put("reports/quant/matrices.tsv", MATRICES)
+    put("artifacts/tokenize/tokenizer.model", BYTE_MODEL.decode())
+    put("params.yaml", "train: {seed: 1}\n")
     put(
         "reports/compress/roles.tsv",
         "role\tname\tweights\tbytes\nmatrix\ta\t990\t500\nsmall\tb\t10\t40\ncontainer\theader\t0\t10\n",
     )
     put("reports/train/loss.tsv", "step\tloss\n10\t6.5\n20\t3.25\n")
-    put("artifacts/certify/certificate.json", {"legal": True, "claims": [CLAIM]})
+    put("artifacts/certify/certificate.json", CERTIFICATE)
     put("artifacts/certify/certificate.md", "# Certificate\n")
     return metrics
 
@@ -119,14 +130,33 @@ def test_page_links_figures_that_are_there_and_no_timing_is_there(workplace):
     assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
 
 
+def test_params_are_held_against_the_last_commits(workplace):
+    assert report.changed_params() is None  # no repository
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *words], check=True)
+    assert report.changed_params().empty
+    put("params.yaml", "train: {seed: 2}\n")
+    assert report.changed_params().to_numpy().tolist() == [["train.seed", "1", "2"]]
+
+
+def test_the_html_page_links_tables_that_are_there(workplace):
+    report.main()
+    content = Path("reports/index.html").read_text()
+    links = re.findall('href="([^"]+)"', content)
+    assert all((Path("reports") / link).is_file() for link in links if link != "data:,") and len(links) > 9
+    assert f"{workplace['eval_ngram']['val_bpb_ngram']:.4f} <small>bits per byte" in content
+
+
 def test_same_input_same_bytes(workplace):
     written = []
     for _ in range(2):
         report.main()
-        paths = sorted([*Path("reports/report").iterdir(), Path("reports/summary.md"), Path("reports/summary.json")])
+        paths = sorted([*Path("reports/report").iterdir(), *Path("reports").glob("*.*")])
         written.append({str(path): path.read_bytes() for path in paths})
     assert written[0] == written[1]
     assert [Path(name).name for name in written[0]] == [
+        "index.html",
         "bytes.png",
         "bytes.tsv",
         "certificate.md",
@@ -198,8 +228,8 @@ DAMAGES = {
         "artifacts/certify/certificate.md: missing, and the report needs it",
     ),
     "claim without result": (
-        lambda: put("artifacts/certify/certificate.json", {"claims": [CLAIM, {"claim": "x"}]}),
-        "artifacts/certify/certificate.json: claim 2 lacks how, amount, passed, result",
+        lambda: put("artifacts/certify/certificate.json", CERTIFICATE | {"claims": [CLAIM, {"claim": "x"}]}),
+        "artifacts/certify/certificate.json: claim 2 lacks condition, how, amount, passed, result",
     ),
     "loss empty": (lambda: put("reports/train/loss.tsv", ""), "reports/train/loss.tsv: not a table"),
     "loss without rows": (lambda: put("reports/train/loss.tsv", "step\tloss\n"), "reports/train/loss.tsv: .*found no row"),

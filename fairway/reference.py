@@ -1,0 +1,99 @@
+"""docs/params.md, generated: every param with its type and range, its default, and its comment in params.yaml.
+
+`python -m fairway.reference > docs/params.md` writes the page. Types and ranges come from the dataclasses that check a
+run, defaults and comments from params.yaml, and who reads a section from dvc.yaml, so none of them is said twice.
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from fairway.params import read_yaml
+from fairway.sections import SECTIONS
+
+INTRODUCTION = """# Params
+
+Generated from `params.yaml`, the types that check it, and `dvc.yaml`; do not edit. After a change of any of them:
+
+```
+python -m fairway.reference > docs/params.md
+```
+
+Defaults are those of the shipped `params.yaml`. A value out of range, a misspelt or a missing key stops every stage before
+its work, with one sentence. `dvc exp run -S section.key=value` sets one for one run.
+"""
+KINDS = {
+    int: "whole number",
+    float: "number",
+    bool: "true, false",
+    str: "text",
+    list[int]: "list of whole numbers",
+    list[float]: "list of numbers",
+    list[str]: "list of texts",
+    Any: "whole number ≥ 1, or `all`",  # of certify.tokens alone
+}
+SIGNS = {"ge": "≥ ", "gt": "> ", "le": "≤ ", "lt": "< ", "multiple_of": "a multiple of ", "min_length": "of length ≥ "}
+SECTION = re.compile(r"(\w+):(?:\s+# (.*))?")
+KEY = re.compile(r"  (\w+): .*?(?:\s# (.*))?")
+CONTINUED = re.compile(r"\s{3,}# (.*)")
+
+
+def comments(text: str) -> dict[str, str]:
+    """The comments of a params.yaml by "section" and by "section.key"; "" where there is none."""
+    found: dict[str, str] = {}
+    section = last = ""
+    for line in text.splitlines():
+        if match := SECTION.fullmatch(line):
+            section = last = match[1]
+            found[last] = match[2] or ""
+        elif match := KEY.fullmatch(line):
+            last = f"{section}.{match[1]}"
+            found[last] = match[2] or ""
+        elif match := CONTINUED.fullmatch(line):
+            found[last] += f" {match[1]}"
+    return found
+
+
+def allowed(field: dataclasses.Field) -> str:
+    """What a param may be, in a few words."""
+    if get_origin(field.type) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.type))
+    limits = [f"{SIGNS[name]}{limit:,}" for name, limit in field.metadata.items() if name in SIGNS]
+    return " ".join([KINDS[field.type], ", ".join(limits)]).strip()
+
+
+def readers(section: str, stages: dict[str, dict]) -> str:
+    """The stages that declare a section, or some of its keys, in dvc.yaml; in the order of the course."""
+    words = []
+    for stage, content in stages.items():
+        keys = content.get("params", [])
+        parts = [key.removeprefix(f"{section}.") for key in keys if key.startswith(f"{section}.")]
+        if section in keys or parts:
+            words.append(f"`{stage}`" + (f" (`{', '.join(parts)}` only)" if parts else ""))
+    return ", ".join(words)
+
+
+def page(folder: Path) -> str:
+    """The whole page, from the params.yaml and the dvc.yaml in a folder."""
+    values, stages = read_yaml(folder / "params.yaml"), read_yaml(folder / "dvc.yaml")["stages"]
+    said = comments((folder / "params.yaml").read_text(encoding="utf-8"))
+    blocks = [INTRODUCTION]
+    for section, cls in SECTIONS.items():
+        note = said[section] and f"{said[section][0].upper()}{said[section][1:]}.\n\n"
+        head = f"## {section}\n\n{note}Read by {readers(section, stages)}.\n\n"
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        rows = [row(fields[key], default, said[f"{section}.{key}"]) for key, default in values[section].items()]
+        blocks.append(head + "\n".join(["| param | type and range | default | |", "|---|---|---|---|", *rows, ""]))
+    return "\n".join(blocks)
+
+
+def row(field: dataclasses.Field, default: object, comment: str) -> str:
+    """A line of a Markdown table."""
+    cells = [f"`{field.name}`", allowed(field), f"`{json.dumps(default, ensure_ascii=False)}`", comment.replace("|", "\\|")]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(page(Path()), end="")
