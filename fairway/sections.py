@@ -37,7 +37,7 @@ def check(path: str) -> None:
     """Raises InputError for the first section or key that is wrong, and for settings that contradict each other."""
     unknown = set(read_yaml(path)) - set(SECTIONS)
     if unknown:
-        raise InputError(f"{path}: unknown section '{min(unknown)}'; valid sections are {', '.join(SECTIONS)}")
+        raise InputError(f"{path}: unknown section '{min(map(str, unknown))}'; valid sections are {', '.join(SECTIONS)}")
     sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
     sections["qat"].check(sections["quant"])
     model, finer = sections["model"], sections["quant"].finer_layers

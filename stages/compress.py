@@ -18,6 +18,7 @@ from fairway.params import load
 from fairway.quant import artifact
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.roles import role_of
+from fairway.text.tokenizer import read_tokenizer
 from stages import shell
 
 MODULES = ["fairway.codec.runtime", "fairway.codec.text"]
@@ -28,14 +29,14 @@ Small = dict[str, np.ndarray]
 
 def main() -> None:
     params = load(shell.PARAMS, "compress", Compress)
-    architecture, matrices, small = artifact.load(shell.ARTIFACTS / "quant" / "integers.safetensors")
+    architecture, matrices, small = artifact.load_whole(shell.ARTIFACTS / "quant" / "integers.safetensors")
+    tokenizer = serialized_tokenizer()
     config = dataclasses.asdict(architecture)
     start = time.monotonic()
     model = container.write(config, matrices, small, params.coder)
     encoded = time.monotonic()
     check(container.read_integers(model), (config, matrices, small))
     decoded = time.monotonic()
-    tokenizer = (shell.ARTIFACTS / "tokenize" / "tokenizer.model").read_bytes()
     pyz = packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
     if len(pyz) > params.budget_bytes:
         raise InputError(
@@ -57,6 +58,13 @@ def main() -> None:
     shell.write_tsv(shell.REPORTS / "compress" / "roles.tsv", rows)
     shell.write_json(shell.REPORTS / "compress" / "timing.json", timing)
     print(f"compress: submission.pyz {len(pyz):,} bytes, {metrics['headroom_bytes']:,} below the budget")
+
+
+def serialized_tokenizer() -> bytes:
+    """The tokenizer that goes into the submission. Raises InputError when it is damaged."""
+    path = shell.ARTIFACTS / "tokenize" / "tokenizer.model"
+    read_tokenizer(path)
+    return path.read_bytes()
 
 
 def describe(sizes: dict[str, int], budget: int, parameters: int) -> dict:

@@ -7,23 +7,29 @@ import time
 
 import numpy as np
 
+from fairway.errors import AGAIN, InputError
 from fairway.params import load
 from fairway.score.bits import bits_per_byte
 from fairway.score.config import Ngram
-from fairway.score.files import read, read_evidence
+from fairway.score.evidence import Evidence
+from fairway.score.files import read, read_evidence, read_tree
 from fairway.score.flat import mixture_of
+from fairway.score.hints import LONGEST
+from fairway.score.tree import depth
 from fairway.score.tree_mixture import word_starts
-from fairway.text.tokenizer import Tokenizer
+from fairway.text.tokenizer import read_tokenizer
 from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
 
+GIVEN = ARTIFACTS / "eval_ttt"
 PIECE = 1 << 16  # tokens between two signs of progress
 
 
 def main() -> None:
     config = load(PARAMS, "ngram", Ngram)
-    scores, evidence = read(ARTIFACTS / "eval_ttt/scores.npy"), read_evidence(ARTIFACTS / "eval_ttt")
-    tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
-    tree = np.load(ARTIFACTS / "eval_ttt/tree.npy")
+    scores, evidence = read(GIVEN / "scores.npy"), read_evidence(GIVEN)
+    tokenizer = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model")
+    tree = read_tree(GIVEN / "tree.npy", tokenizer.vocabulary_size)
+    check(evidence, tokenizer.vocabulary_size)
     mixture = mixture_of(config, tree, word_starts(tokenizer.pieces), tokenizer.bos)
     rows = scores.copy()
     progress = Progress(len(rows), "tokens", "eval_ngram")
@@ -41,6 +47,24 @@ def main() -> None:
     write_json(REPORTS / "eval_ngram/metrics.json", metrics)
     rate = len(rows) / seconds
     write_json(REPORTS / "eval_ngram/timing.json", {"seconds": round(seconds, 2), "tokens_per_second": round(rate)})
+
+
+def check(evidence: Evidence, vocabulary_size: int) -> None:
+    """Raises InputError for what eval_ttt cannot have written: compiled code trusts its indices."""
+    for name, column, values, most in (
+        ("scores.npy", "token", evidence.tokens, vocabulary_size - 1),
+        ("hints.npy", "hint", evidence.hints, vocabulary_size - 1),
+        ("hints.npy", "order", evidence.hint_orders, LONGEST),
+    ):
+        if (found := int(values.max())) > most:
+            raise InputError(f"{GIVEN / name}: column '{column}' goes up to {found:,}, expected {most:,} at most; {AGAIN}")
+    floats = [("scores.npy", "neural", evidence.nats), ("scores.npy", "entropy", evidence.entropy)]
+    floats += [("hints.npy", "nats", evidence.hint_nats), ("hints.npy", "nearest", evidence.nearest)]
+    for name, column, values in (*floats, ("paths.npy", "odds", evidence.paths)):
+        if not np.isfinite((values.min(), values.max())).all():
+            raise InputError(f"{GIVEN / name}: {column} that are not finite numbers; {AGAIN}")
+    if (found := evidence.paths.shape[1:]) != (expected := (depth(vocabulary_size), 2)):
+        raise InputError(f"{GIVEN / 'paths.npy'}: paths of shape {found}, expected {expected}; {AGAIN}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ measures its round trips, and the artifact by `eval.method`, whose per-token sco
 import time
 
 from fairway.lm import checkpoint
-from fairway.lm.model import GPT
 from fairway.params import load
 from fairway.score.config import Eval
 from fairway.score.streaming import score_stream
@@ -22,9 +21,8 @@ def main() -> None:
     config.check(model.architecture.sequence_length)
     validation = read_validation(config.context)
     tokens = validation.tokens
-    float_architecture, float_state = checkpoint.load(ARTIFACTS / "prequant_ttt/checkpoint.safetensors")
-    float_model = GPT(float_architecture).to(next(model.parameters()).device)
-    float_model.load_state_dict(float_state)
+    device = next(model.parameters()).device
+    float_model = checkpoint.network(ARTIFACTS / "prequant_ttt/checkpoint.safetensors").to(device)
 
     length = model.architecture.sequence_length
     progress = Progress(3 * (len(tokens) - 1), "tokens", "eval_sliding")

@@ -8,7 +8,6 @@ import time
 import torch
 
 from fairway.lm import checkpoint
-from fairway.lm.model import GPT
 from fairway.params import load
 from fairway.text.shards import read_split
 from fairway.train.config import PrequantTtt
@@ -19,10 +18,9 @@ from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, w
 
 def main() -> None:
     config = load(PARAMS, "prequant_ttt", PrequantTtt)
-    architecture, state = checkpoint.load(ARTIFACTS / "train/checkpoint.safetensors")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT(architecture).to(device).eval()
-    model.load_state_dict(state)
+    model = checkpoint.network(ARTIFACTS / "train/checkpoint.safetensors").to(device).eval()
+    architecture = model.architecture
     start = time.monotonic()
     losses, tokens = [], []
     if config.source != "none":

@@ -27,7 +27,7 @@ from fairway.quant.matrix import QuantisedMatrix
 from fairway.text.shards import read_split
 from fairway.train.ranks import Ranks
 from stages import shell
-from stages.compress import MODULES, ROOT
+from stages.compress import MODULES, ROOT, serialized_tokenizer
 from stages.launch import launch, visible_ranks
 
 SPLIT = "train"  # that the curvature is of
@@ -42,9 +42,7 @@ def main() -> None:
     ranks = Ranks.join()
     try:
         start = time.monotonic()
-        architecture, state = checkpoint.load(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors")
-        model = GPT(architecture).to(ranks.device).eval()
-        model.load_state_dict(state)
+        model = checkpoint.network(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors").to(ranks.device).eval()
         curvatures, tokens = calibrate(model, params, ranks)
         if ranks.rank == 0:
             timing = {"calibration_seconds": time.monotonic() - start, "calibration_tokens": tokens, "world_size": ranks.size}
@@ -118,7 +116,7 @@ def submission_size(
     architecture: Architecture, prepared: list[quantiser.Prepared], small: dict[str, np.ndarray], params: Quant, coder: str
 ) -> Callable[[float], int]:
     """The size of the whole submission as a function of the coarseness, by quantising and coding."""
-    tokenizer = (shell.ARTIFACTS / "tokenize" / "tokenizer.model").read_bytes()
+    tokenizer = serialized_tokenizer()
     empty = len(packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: b""}, ROOT))
     config = dataclasses.asdict(architecture)
 

@@ -4,7 +4,6 @@ Nothing is measured here. What the stages say about the same thing is compared f
 to the metrics beside them, the mixture's made of the network's; bytes by role adding up to the artifact.
 """
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -12,14 +11,13 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from fairway.errors import InputError
-from fairway.report import breakdown, figures, html, passages, tables
+from fairway.errors import AGAIN, InputError, sound
+from fairway.report import breakdown, html, passages, tables
 from fairway.report.page import page
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
-from fairway.score.files import AGAIN
-from fairway.text.tokenizer import Tokenizer
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
+from fairway.text.tokenizer import read_tokenizer
+from stages.shell import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
 # Kind of score in the tables, the stage that wrote it, the metric it adds up to.
@@ -28,39 +26,29 @@ KINDS = [
     ("ttt", "eval_ttt", "val_bpb_ttt"),
     ("ngram", "eval_ngram", "val_bpb_ngram"),
 ]
-# A figure's name, and the table of that name that it shows.
-DRAWINGS = {
-    "ladder": figures.ladder,
-    "position": figures.position,
-    "savings": figures.savings,
-    "documents": figures.documents,
-    "orders": figures.orders,
-    "bytes": figures.parts,
-    "loss": figures.loss,
-}
 PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
 MORE_KEYS = {"tokenize": ["val_tokens"], "compress": ["tokenizer_bytes", "weights_bytes"]}
 CERTIFICATE_KEYS = ["legal", "conditions", "reasons", "claims", "certified_tokens", "val_tokens"]
 CLAIM_KEYS = ["condition", "claim", "how", "amount", "passed", "result"]
-MATRIX_COLUMNS = ["name", "role", "rows", "columns", "relative_error", "estimated_loss", "entropy"]
+MATRIX_NUMBERS = ["rows", "columns", "relative_error", "estimated_loss", "entropy"]
 ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
 
 def main() -> None:
-    wanted = {stage: list(MORE_KEYS.get(stage, [])) for stage in STAGES if stage not in ("prequant_ttt", "quant")}
+    wanted = {stage: list(MORE_KEYS.get(stage, [])) for stage in STAGES}
     for key, stage in tables.SUMMARY:
         if key not in tables.OPTIONAL:
             wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
     certificate = read_certificate(ARTIFACTS / "certify/certificate.json")
     certificate_page = read_page(ARTIFACTS / "certify/certificate.md")
-    roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "weights", "bytes"])
+    roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "name"], ["weights", "bytes"])
     check_bytes(roles, metrics["compress"])
-    losses = read_tsv(REPORTS / "train/loss.tsv", ["step", "loss"])
-    matrices = read_tsv(REPORTS / "quant/matrices.tsv", MATRIX_COLUMNS)
+    losses = read_tsv(REPORTS / "train/loss.tsv", [], ["step", "loss"])
+    matrices = read_tsv(REPORTS / "quant/matrices.tsv", ["name", "role"], MATRIX_NUMBERS)
     timing = {stage: read_json(REPORTS / stage / "timing.json", ["seconds"]) for stage in STAGES}
     scores = read_scores(metrics)
-    pieces = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes()).pieces
+    pieces = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model").pieces
 
     summary = tables.summary(metrics)
     frames = {
@@ -75,30 +63,17 @@ def main() -> None:
     folder = REPORTS / "report"
     for name, frame in frames.items():
         write_table(folder / f"{name}.tsv", frame[PLOTTED.get(name, list(frame))])
-    for name, draw in DRAWINGS.items():
-        write_bytes(folder / f"{name}.png", figures.png(draw(losses if name == "loss" else frames[name])))
+    for name, content in drawings(frames | {"loss": losses}).items():
+        write_bytes(folder / f"{name}.png", content)
     write_bytes(REPORTS / "summary.md", page(summary, frames, certificate["claims"]).encode())
     write_bytes(folder / "certificate.md", certificate_page)
     frames |= {"loss": losses, "matrices": matrices, "layers": breakdown.by_layer(roles), "seconds": breakdown.seconds(timing)}
     extremes = passages.extremes(scores["ngram"], pieces)
     write_bytes(REPORTS / "index.html", html.index(summary, frames, certificate, extremes, changed_params()).encode())
+    write_json(folder / "stages.json", metrics)
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
     print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/index.html")
-
-
-def read_json(path: Path, keys: list[str]) -> dict:
-    """A JSON object that has all of `keys`. Raises InputError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, and the report needs it; {AGAIN}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); {AGAIN}") from None
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise InputError(f"{path}: expected the key{'s' * (len(missing) > 1)} {', '.join(missing)}, not found; {AGAIN}")
-    return content
 
 
 def read_certificate(path: Path) -> dict:
@@ -111,24 +86,23 @@ def read_certificate(path: Path) -> dict:
 
 
 def read_page(path: Path) -> bytes:
-    try:
+    with sound(path, "a page"):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, and the report needs it; {AGAIN}") from None
 
 
-def read_tsv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table with all of `columns` and at least one row. Raises InputError."""
-    try:
+def read_tsv(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
+    """A table with all of these columns and at least one row, every cell filled. Raises InputError."""
+    with sound(path, "a table", ValueError):  # pandas' own errors for an empty or ragged file are ValueErrors
         frame = pd.read_csv(path, sep="\t")
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, and the report needs it; {AGAIN}") from None
-    except ValueError as error:  # pandas' own errors for an empty or ragged file are ValueErrors
-        raise InputError(f"{path}: not a table ({str(error).strip()}); {AGAIN}") from None
+    columns = texts + numbers
     missing = [column for column in columns if column not in frame]
     if missing or frame.empty:
         found = f"no column {', '.join(missing)}" if missing else "no row"
         raise InputError(f"{path}: expected rows of {', '.join(columns)}, found {found}; {AGAIN}")
+    for column in columns:
+        if frame[column].isna().any() or (column in numbers and not pd.api.types.is_numeric_dtype(frame[column])):
+            kind = "a number" if column in numbers else "a text"
+            raise InputError(f"{path}: column {column} has a cell that is not {kind}; {AGAIN}")
     return frame
 
 
@@ -172,6 +146,22 @@ def changed_params() -> pd.DataFrame | None:
         return None
     old, new = (YAML(typ="safe", pure=True).load(content) for content in (committed, PARAMS.read_bytes()))
     return breakdown.changed(new, old)
+
+
+def drawings(frames: dict[str, pd.DataFrame]) -> dict[str, bytes]:
+    """PNG files by the names of the tables that they show."""
+    from fairway.report import figures  # here, because matplotlib takes as long to import as all the rest
+
+    drawn = {
+        "ladder": figures.ladder,
+        "position": figures.position,
+        "savings": figures.savings,
+        "documents": figures.documents,
+        "orders": figures.orders,
+        "bytes": figures.parts,
+        "loss": figures.loss,
+    }
+    return {name: figures.png(draw(frames[name])) for name, draw in drawn.items()}
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

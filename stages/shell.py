@@ -2,7 +2,7 @@
 
 A user's mistake ends in one sentence and exit status 1, an interruption in status 130; neither leaves a half-written
 file, because every file is written beside its place and then renamed. With a terminal there is a progress bar, without
-one a plain line every ten seconds.
+one a plain line after ten seconds, twenty, forty, and then every minute.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fairway.errors import InputError
+from fairway.errors import AGAIN, InputError, sound
 
 PARAMS = Path("params.yaml")
 ARTIFACTS = Path("artifacts")
@@ -76,16 +76,30 @@ def deferring_interrupts():
 
 
 @contextmanager
+def naming(path: Path | str, temporary: Path | None = None):
+    """The system's errors in the block name `path`: one about a full disk names no file, others would name the temporary."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path | str):
     """A temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*"):  # by a run that was killed
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path, temporary):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -104,6 +118,17 @@ def write_json(path: Path | str, content: dict) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path, keys: list[str]) -> dict:
+    """A JSON object that has all of `keys`. Raises InputError."""
+    with sound(path, "valid JSON", ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
+    if missing or not isinstance(content, dict):
+        wanted = f"the key{'s' * (len(missing) > 1)} {', '.join(missing)}" if missing else "an object"
+        raise InputError(f"{path}: expected {wanted}, not found; {AGAIN}")
+    return content
+
+
 def write_ledger(stage: str, split: str, tokens: int) -> None:
     """The exposure ledger (DESIGN 3.7): the split that a stage learned from, and how many of its tokens it saw."""
     exposed = tokens if split == "val" else 0
@@ -118,11 +143,12 @@ def write_tsv(path: Path | str, rows: list[dict]) -> None:
 
 
 class Progress:
-    """A bar on a terminal, a plain line every ten seconds elsewhere; both with the rate and the time left."""
+    """A bar on a terminal, a plain line now and then elsewhere; both with the rate and the time left."""
 
     def __init__(self, total: int, unit: str, label: str):
         self.total, self.unit, self.label = total, unit, label
         self.done, self.start, self.last_line = 0, time.monotonic(), time.monotonic()
+        self.pause = 10.0  # seconds to the next line
         terminal = sys.stderr.isatty() and FIRST_RANK
         self.bar = tqdm(total=total, unit=unit, desc=label, unit_scale=True) if terminal else None
 
@@ -131,8 +157,8 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
-        elif time.monotonic() - self.last_line >= 10:
-            self.last_line = time.monotonic()
+        elif time.monotonic() - self.last_line >= self.pause:
+            self.last_line, self.pause = time.monotonic(), min(60.0, 2 * self.pause)
             self._line(note)
 
     def close(self, note: str = "") -> None:

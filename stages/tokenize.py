@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairway import params
-from fairway.errors import InputError
+from fairway.errors import InputError, sound
 from fairway.text import corpus, documents, shards
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.config import Data, Tokenize
@@ -28,10 +28,11 @@ def main() -> None:
     aside = shell.ARTIFACTS / ".tokenize.partial"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
-        shell.write_json(aside / "manifest.json", manifest)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
+        with shell.naming(final):
+            manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
+            shell.write_json(aside / "manifest.json", manifest)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.replace(final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     report(manifest, time.monotonic() - start)
@@ -55,8 +56,9 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
     """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
-    model = BYTE_MODEL if config.tokenizer == "bytes" else Path(config.shards_tokenizer).read_bytes()
-    tokenizer = Tokenizer.from_bytes(model)
+    model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
+    with sound(config.shards_tokenizer, "a tokenizer"):
+        tokenizer = Tokenizer.from_bytes(model)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
         for globs, key in ((config.shards_train, "tokenize.shards_train"), (config.shards_val, "tokenize.shards_val"))
@@ -69,6 +71,11 @@ def from_shards(config: Tokenize, folder: Path) -> dict:
     refuse_empty(out.documents, f"{kept} different documents in tokenize.shards_train")
     shell.write_bytes(folder / "tokenizer.model", model)
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
+
+
+def read_given(path: str, key: str) -> bytes:
+    (found,) = documents.find_files([path], key)
+    return found.read_bytes()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 It starts one process a visible GPU by itself (or NPROC of them), and joins the others where torchrun has started it.
 Long work survives: every `train.checkpoint_seconds`, on Ctrl-C and on SIGTERM the run is saved under .ckpt/train, keyed
 by its params, data and code, and the next `dvc repro` goes on from there. The folder goes when the stage has succeeded.
+Its reports grow while it trains, so that `dvc plots show` and editors have the curve up to now.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,6 +49,7 @@ from stages.shell import (
 SPLIT = "train"
 SAVED = Path(".ckpt/train")
 CURVE_POINTS = 200
+LIVE_SECONDS = 5.0  # between reports while it trains: each takes less than a millisecond
 
 
 def main() -> None:
@@ -62,6 +65,8 @@ def main() -> None:
 
 def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
     config.passes(ranks.size)  # of torchrun
+    if ranks.device.type == "cpu":
+        repeatable()
     tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
     data = {"vocabulary_size": tokenizer.vocabulary_size, "bos": tokenizer.bos, "sequence_length": config.sequence_length}
     architecture = Architecture(**dataclasses.asdict(model_params), **data)
@@ -77,10 +82,25 @@ def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
     start = time.monotonic()
     losses = loss_functions(train_run, dtype, loader.batch(0, ranks.rank, ranks.size).to(ranks.device), ranks)
     compile_seconds = time.monotonic() - start
-    step_until_done(train_run, loader, losses.__getitem__, ranks, saved)
+    facts = {"world_size": ranks.size, "precision": str(dtype).removeprefix("torch."), "device": ranks.device.type}
+    report = partial(write_reports, train_run, loader, facts, compile_seconds)
+    step_until_done(train_run, loader, losses.__getitem__, ranks, saved, report)
     if ranks.rank == 0:
-        write_results(train_run, loader, architecture, ranks, str(dtype).removeprefix("torch."), compile_seconds)
+        with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
+            checkpoint.save(path, architecture, train_run.exported())
+        write_ledger("train", SPLIT, len(loader.tokens))
+        report()
         shutil.rmtree(SAVED, ignore_errors=True)
+
+
+def repeatable() -> None:
+    """On a CPU the same params give the same bytes (DESIGN 3.11).
+
+    A compiled embedding's gradient is added up atomically otherwise, in the order in which the threads come by. The other
+    way takes no longer; what does is filling memory that nothing reads, which is left off.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def loss_functions(train_run: Run, dtype: torch.dtype, windows: torch.Tensor, ranks: Ranks) -> dict[Phase, Loss]:
@@ -92,13 +112,20 @@ def loss_functions(train_run: Run, dtype: torch.dtype, windows: torch.Tensor, ra
     return losses
 
 
-def step_until_done(train_run: Run, loader: WindowLoader, loss_of: Callable[[Phase], Loss], ranks: Ranks, saved: Path) -> None:
-    """Step until `train.steps` or the wall clock says stop; save now and then, and when interrupted."""
+def step_until_done(
+    train_run: Run,
+    loader: WindowLoader,
+    loss_of: Callable[[Phase], Loss],
+    ranks: Ranks,
+    saved: Path,
+    report: Callable[[], None],
+) -> None:
+    """Step until `train.steps` or the wall clock says stop; save and report now and then, and save when interrupted."""
     config = train_run.train
     progress = Progress(config.steps * config.tokens_per_step, "tokens", "train")
     progress.advance(train_run.step * config.tokens_per_step)
     every = max(1, config.steps // CURVE_POINTS)
-    last_save = time.monotonic()
+    last_save = last_report = time.monotonic()
     with deferring_interrupts() as interrupted:
         while train_run.done < 1:
             start = time.monotonic()
@@ -113,6 +140,9 @@ def step_until_done(train_run: Run, loader: WindowLoader, loss_of: Callable[[Pha
                 mean = sum(train_run.recent) / len(train_run.recent)
                 train_run.history.append({"step": train_run.step, "loss": round(mean, 5)})
                 train_run.recent = []
+                if ranks.rank == 0 and time.monotonic() - last_report > LIVE_SECONDS:
+                    report()
+                    last_report = time.monotonic()
             progress.advance(config.tokens_per_step, f"loss {loss:.3f}")
             if stop or due:
                 resume.save(saved, train_run, ranks)
@@ -123,13 +153,9 @@ def step_until_done(train_run: Run, loader: WindowLoader, loss_of: Callable[[Pha
     progress.close(f"loss {train_run.history[-1]['loss']:.3f}" if train_run.history else "")
 
 
-def write_results(
-    train_run: Run, loader: WindowLoader, architecture: Architecture, ranks: Ranks, dtype: str, compile_seconds: float
-) -> None:
+def write_reports(train_run: Run, loader: WindowLoader, facts: dict, compile_seconds: float) -> None:
+    """The curve, the metrics and the clock so far; `facts` are metrics that stay."""
     tokens = train_run.step * train_run.train.tokens_per_step
-    with replacing(ARTIFACTS / "train/checkpoint.safetensors") as path:
-        checkpoint.save(path, architecture, train_run.exported())
-    write_ledger("train", SPLIT, len(loader.tokens))
     write_tsv(REPORTS / "train/loss.tsv", train_run.history)
     metrics = {
         "train_loss": round(train_run.history[-1]["loss"], 5),
@@ -137,11 +163,8 @@ def write_results(
         "train_steps": train_run.step,
         "epochs": round(train_run.step * loader.sequences / loader.windows, 3),
         "parameters": sum(parameter.numel() for parameter in train_run.objective.model.parameters()),
-        "world_size": ranks.size,
-        "precision": dtype,
-        "device": ranks.device.type,
     }
-    write_json(REPORTS / "train/metrics.json", metrics)
+    write_json(REPORTS / "train/metrics.json", metrics | facts)
     seconds = train_run.seconds
     timing = {"seconds": seconds, "compile_seconds": compile_seconds, "tokens_per_second": tokens / seconds}
     write_json(REPORTS / "train/timing.json", {name: round(value, 1) for name, value in timing.items()})

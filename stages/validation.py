@@ -13,7 +13,7 @@ from fairway.score.bits import bits_per_byte
 from fairway.score.files import table
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
-from fairway.text.tokenizer import Tokenizer
+from fairway.text.tokenizer import read_tokenizer
 from stages.shell import ARTIFACTS, write_array
 
 
@@ -34,7 +34,7 @@ class Validation(NamedTuple):
 
 def read_validation(context: int) -> Validation:
     """Raises InputError when the stream is shorter than one context."""
-    tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
+    tokenizer = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model")
     tokens = read_split(ARTIFACTS / "tokenize/val", tokenizer.vocabulary_size)
     if len(tokens) <= context:
         raise InputError(
@@ -47,7 +47,7 @@ def read_validation(context: int) -> Validation:
 def decoded_model() -> GPT:
     """The network in model.fwy, on the GPU where there is one."""
     path = ARTIFACTS / "compress/model.fwy"
-    return model_from(path.read_bytes()).to("cuda" if torch.cuda.is_available() else "cpu")
+    return model_from(path.read_bytes(), str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def write_scores(path: Path, validation: Validation, nats: np.ndarray, entropy: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 A zip compresses file by file and names each file twice; one LZMA stream for all modules takes a third less. The member
 "code" holds their dotted names and sources in turn, NUL between them. Packages that say nothing are not stored.
+Python looks at no checksum when it runs a zip, so all of them are looked at here, before anything else.
 """
 
 import lzma
@@ -9,6 +10,7 @@ import sys
 from importlib.abc import ExecutionLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from zipfile import ZipFile
 from zipimport import zipimporter
 
 CODE = "code"
@@ -34,6 +36,12 @@ class Modules(MetaPathFinder, ExecutionLoader):
 
 
 def install(archive: zipimporter) -> None:
-    """Import the modules of a zip application before any others of the same name."""
-    texts = lzma.decompress(archive.get_data(CODE)).decode().split("\0")
+    """Import the modules of a zip application before any others of the same name; exits where one byte of it is wrong."""
+    try:
+        with ZipFile(archive.archive) as file:
+            if damaged := file.testzip():
+                raise ValueError(damaged)
+            texts = lzma.decompress(file.read(CODE)).decode().split("\0")
+    except Exception as error:
+        sys.exit(f"error: {archive.archive}: damaged ({error}); fetch the file again")
     sys.meta_path.insert(0, Modules(dict(zip(texts[::2], texts[1::2], strict=True)), archive.archive))

@@ -22,8 +22,9 @@ import python_minifier
 from fairway.codec import loader
 from fairway.codec.closure import import_closure
 from fairway.codec.shaking import mentions, shaken
-from fairway.errors import InputError
+from fairway.errors import AGAIN, InputError, sound
 
+PLACE = "artifacts/compress/submission.pyz"  # of what is sealed and measured, for sentences
 SETTINGS = "settings.json"
 SETTINGS_BYTES = 1024
 TOKENIZER = "tokenizer.model"
@@ -90,13 +91,13 @@ def _bare(source: str, name: str) -> str:
 def seal(pyz: bytes, settings: dict) -> bytes:
     """The same application with other settings, not a byte longer.
 
-    Raises InputError when the settings' JSON exceeds its slot or `pyz` is not an application built here.
+    Raises InputError when the settings' JSON exceeds its slot or `pyz` is damaged or not an application built here.
     """
     content = _slot(settings)
     *_, entry = [None, *_entries(pyz)]
     if entry is None or entry.filename != SETTINGS or entry.file_size != SETTINGS_BYTES:
         found = f"found '{entry.filename}'" if entry else "found an empty zip"
-        raise InputError(f"submission.pyz: expected '{SETTINGS}' of {SETTINGS_BYTES} bytes last, {found}")
+        raise InputError(f"{PLACE}: expected '{SETTINGS}' of {SETTINGS_BYTES} bytes last, {found}; {AGAIN}")
     sealed = bytearray(pyz)
     checksum = struct.pack("<I", zlib.crc32(content))
     central = len(pyz) - END_BYTES - CENTRAL_BYTES - len(SETTINGS)
@@ -110,7 +111,7 @@ def seal(pyz: bytes, settings: dict) -> bytes:
 def sizes(pyz: bytes) -> dict[str, int]:
     """Where the bytes go: code_bytes (with the settings slot and the zip's own), tokenizer_bytes, weights_bytes, total.
 
-    Raises InputError when `pyz` is not a zip.
+    Raises InputError when `pyz` is not a zip or damaged.
     """
     stored = {entry.filename: entry.compress_size for entry in _entries(pyz)}
     tokenizer, weights = stored.get(TOKENIZER, 0), stored.get(WEIGHTS, 0)
@@ -146,8 +147,8 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _entries(pyz: bytes) -> list[zipfile.ZipInfo]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
-            return archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"submission.pyz: not a zip application ({error}); run `dvc repro compress` again") from None
+    """What is in it, once every checksum has been found right."""
+    with sound(PLACE, "a zip application", Exception), zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"'{damaged}' does not match its checksum")
+        return archive.infolist()

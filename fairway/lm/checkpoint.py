@@ -1,4 +1,7 @@
-"""Float checkpoints: safetensors with the architecture inside, so that whoever has the file can build the network."""
+"""Float checkpoints: safetensors with the architecture inside, so that whoever has the file can build the network.
+
+A file has no checksum of its own: what the format or the network cannot show, DVC's hash does.
+"""
 
 import dataclasses
 import json
@@ -6,23 +9,42 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 
-from fairway.errors import InputError
+from fairway.errors import AGAIN, InputError, sound
 from fairway.lm.config import Architecture
+from fairway.lm.model import GPT
+from fairway.params import parse
 
 
 def save(path: Path | str, architecture: Architecture, state: dict[str, torch.Tensor]) -> None:
     """Tensors of any float type, stored as float32."""
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
-    save_file(tensors, path, metadata={"architecture": json.dumps(dataclasses.asdict(architecture), sort_keys=True)})
+    metadata = {"architecture": json.dumps(dataclasses.asdict(architecture), sort_keys=True)}
+    Path(path).write_bytes(serialised(tensors, metadata))  # an error of Python's: safetensors' own is no OSError
 
 
 def load(path: Path | str) -> tuple[Architecture, dict[str, torch.Tensor]]:
     """The architecture and the float32 tensors. Raises InputError when the file is damaged or foreign."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            architecture = Architecture(**json.loads(file.metadata()["architecture"]))
-            return architecture, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a fairway checkpoint ({error}); run `dvc repro` to write it again") from None
+    with (
+        sound(path, "a fairway checkpoint", SafetensorError, TypeError, KeyError, ValueError),
+        safe_open(path, framework="pt") as file,
+    ):
+        architecture = parse(json.loads(file.metadata()["architecture"]), "architecture", Architecture, "its metadata")
+        return architecture, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def network(path: Path | str) -> GPT:
+    """The network of a checkpoint. Raises InputError as `load`, and when its tensors are not those of its architecture."""
+    architecture, state = load(path)
+    model = GPT(architecture)
+    found, expected = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (state, model.state_dict()))
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise InputError(
+                f"{path}: tensor '{name}' has shape {found.get(name)}, its architecture expects {expected.get(name)}; {AGAIN}"
+            )
+        if not state[name].isfinite().all():
+            raise InputError(f"{path}: tensor '{name}' holds values that are not finite; {AGAIN}")
+    model.load_state_dict(state)
+    return model

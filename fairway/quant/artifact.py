@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialised
 
-from fairway.errors import InputError
+from fairway.errors import AGAIN, InputError, sound
 from fairway.lm.config import Architecture
+from fairway.lm.model import GPT
 from fairway.quant.matrix import QuantisedMatrix
+from fairway.quant.rotation import block_of
 
 Tensors = dict[str, np.ndarray]
 
@@ -56,13 +58,48 @@ def _take(tensors: Tensors, name: str, **grid: int) -> QuantisedMatrix:
 
 def save(path: Path | str, architecture: Architecture, matrices: dict[str, QuantisedMatrix], small: Tensors) -> None:
     tensors, metadata = to_tensors(architecture, matrices, small)
-    save_file(tensors, path, metadata=metadata)
+    Path(path).write_bytes(serialised(tensors, metadata))  # an error of Python's: safetensors' own is no OSError
 
 
 def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
     """Architecture, quantised matrices and fp16 tensors by name. Raises InputError when the file is damaged or foreign."""
-    try:
-        with safe_open(path, framework="np") as file:
-            return from_tensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
-    except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a quantised network ({error}); run `dvc repro` to write it again") from None
+    damage = (SafetensorError, TypeError, KeyError, ValueError, AttributeError)
+    with sound(path, "a quantised network", *damage), safe_open(path, framework="np") as file:
+        return from_tensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
+
+
+def load_whole(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
+    """The same. Raises InputError also when the tensors are not those of the architecture, or the grids not theirs."""
+    architecture, matrices, small = load(path)
+    expected = {name: tuple(tensor.shape) for name, tensor in GPT(architecture).state_dict().items()}
+    found = {name: matrix.integers.shape for name, matrix in matrices.items()}
+    found |= {name: values.shape for name, values in small.items()}
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            problem = f"has shape {found.get(name)}, its architecture expects {expected.get(name)}"
+        elif name in matrices and not _on_its_grid(matrices[name]):
+            problem = "is not on the grid that its metadata describe"
+        elif name in small and not _finite(small[name]):
+            problem = "does not hold finite numbers of 16 bits"
+        else:
+            continue
+        raise InputError(f"{path}: tensor '{name}' {problem}; {AGAIN}")
+    return architecture, matrices, small
+
+
+def _on_its_grid(matrix: QuantisedMatrix) -> bool:
+    rows, columns = matrix.integers.shape
+    return (
+        matrix.integers.dtype == np.int8
+        and _finite(matrix.scales)
+        and matrix.scales.shape == (rows,)
+        and matrix.bits in range(2, 9)
+        and int(np.abs(matrix.integers.astype(np.int16)).max()) < 2 ** (matrix.bits - 1)
+        and matrix.states in (0, 4, 8)
+        and (not matrix.rotation or block_of(columns) % matrix.rotation == 0)
+        and all(map(_on_its_grid, matrix.repair or ()))
+    )
+
+
+def _finite(values: np.ndarray) -> bool:
+    return values.dtype == np.float16 and bool(np.isfinite(values).all())

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import yaml
 from fairway.errors import InputError
 
 WORKSPACE = "workspace"
-SUMMARY, TEXT, LOCK = "reports/summary.json", "reports/tokenize/metrics.json", "dvc.lock"
+SUMMARY, STAGES, LOCK = "reports/summary.json", "reports/report/stages.json", "dvc.lock"
 SEED = "train.seed"
 SCORELESS = {"certify", "report"}  # stages whose code and params change no score
 
@@ -57,12 +58,18 @@ class Revision:
 
 def read(name: str) -> Revision:
     """The revision of that name. Raises InputError when there is none, or none with a report."""
-    summary, text = (parsed(name, path) for path in (SUMMARY, TEXT))
-    for path, found, key in ((SUMMARY, summary, "val_bpb"), (TEXT, text, "val_bytes"), (TEXT, text, "val_tokens")):
-        if key not in found:
-            raise InputError(f"{name}: its {path} has no key {key}; run `dvc repro` there and commit what it writes")
-    stages = yaml.load(content(name, LOCK), _Loader)["stages"]
-    return Revision(name, summary, params_of(stages), code_of(stages), text["val_bytes"], text["val_tokens"] - 1)
+    summary, text = parsed(name, SUMMARY, "val_bpb"), stage_metrics(name, "tokenize", "val_bytes", "val_tokens")
+    return Revision(name, summary, *locked(name), text["val_bytes"], text["val_tokens"] - 1)
+
+
+def locked(name: str) -> tuple[dict, tuple]:
+    """The params and the code in a revision's dvc.lock. Raises InputError."""
+    try:
+        stages = yaml.load(content(name, LOCK), _Loader)["stages"]
+        return params_of(stages), code_of(stages)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{name}: its {LOCK} is not as DVC writes it ({problem}); run `git checkout {LOCK}`") from None
 
 
 def params_of(stages: dict) -> dict:
@@ -81,12 +88,25 @@ def code_of(stages: dict) -> tuple:
     return tuple(sorted((path, md5) for path, md5 in deps.items() if path.startswith(("data", "fairway/", "stages/"))))
 
 
-def parsed(name: str, path: str) -> dict:
-    """A JSON file of a revision. Raises InputError."""
+def stage_metrics(name: str, stage: str, *keys: str) -> dict:
+    """The metrics of a stage in a revision, these keys among them. Raises InputError."""
+    return with_keys(name, f"{STAGES}: {stage}", parsed(name, STAGES, stage)[stage], keys)
+
+
+def parsed(name: str, path: str, *keys: str) -> dict:
+    """An object with these keys in a JSON file of a revision. Raises InputError."""
     try:
-        return json.loads(content(name, path))
+        found = json.loads(content(name, path))
     except ValueError as error:
         raise InputError(f"{name}: its {path} is not valid JSON ({error}); run `dvc repro report` there") from None
+    return with_keys(name, path, found, keys)
+
+
+def with_keys(name: str, where: str, found: object, keys: Iterable[str]) -> dict:
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise InputError(f"{name}: its {where} has no key {key}; run `dvc repro` there and commit what it writes")
+    return found
 
 
 def content(name: str, path: str) -> bytes:

@@ -6,10 +6,12 @@ bytes, but for the date in submission.json.
 """
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from statistics import fmean, stdev
 
+import pandas as pd
 import yaml
 
 from fairway.codec.closure import import_closure
@@ -23,7 +25,11 @@ ROOT = Path()  # the folder of the repository is the current one, as for stages
 ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
 PAGE, SIZES = "reports/report/certificate.md", "reports/compress/metrics.json"
 MODULES = ["fairway.codec.runtime", "fairway.codec.text"]  # that stages/compress.py packs
-LOGS = ["loss.tsv", "metrics.json"]  # of reports/train
+KEYS = {  # of the JSON files that are read
+    CERTIFICATE: ["submission_sha256", "legal", "reasons", "claims"],
+    SIZES: ["code_bytes", "tokenizer_bytes", "weights_bytes", "artifact_bytes", "headroom_bytes"],
+}
+CURVE = "reports/train/loss.tsv"
 
 
 def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: bool = False) -> dict[str, bytes]:
@@ -33,7 +39,7 @@ def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: 
     date, track. Raises InputError when the runs are not one group, or not legal and not `anyway`.
     """
     runs = packed_first([revisions.read(name) for name in names], revisions.read(WORKSPACE))
-    certificate, sizes = (revisions.parsed(WORKSPACE, path) for path in (CERTIFICATE, SIZES))
+    certificate, sizes = (revisions.parsed(WORKSPACE, path, *keys) for path, keys in KEYS.items())
     artifact = revisions.content(WORKSPACE, ARTIFACT)
     if hashlib.sha256(artifact).hexdigest() != certificate["submission_sha256"]:
         raise InputError(f"{ARTIFACT}: it is not the file that {CERTIFICATE} is of; run `dvc repro` or `dvc checkout`")
@@ -49,8 +55,27 @@ def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: 
         "certificate.md": revisions.content(WORKSPACE, PAGE),
         "params.yaml": as_yaml(runs[0].params),
         **sources(runs[0]),
-        **{f"logs/seed_{run.seed}/{log}": revisions.content(run.name, f"reports/train/{log}") for run in runs for log in LOGS},
+        **{f"logs/seed_{run.seed}/{name}": log for run in runs for name, log in logs(run.name).items()},
     }
+
+
+def logs(name: str) -> dict[str, bytes]:
+    """What training wrote in a revision: the loss curve, and its metrics."""
+    metrics = json.dumps(revisions.stage_metrics(name, "train"), indent=2, ensure_ascii=False) + "\n"
+    return {"loss.tsv": curve(name), "metrics.json": metrics.encode()}
+
+
+def curve(name: str) -> bytes:
+    """The loss curve as it is. Raises InputError for one that is damaged."""
+    content = revisions.content(name, CURVE)
+    try:
+        table = pd.read_csv(io.BytesIO(content), sep="\t", dtype=float)
+        if list(table) != ["step", "loss"] or table.empty or table.isna().any(axis=None):
+            raise ValueError(f"{len(table)} rows of {', '.join(table)}")
+    except ValueError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{name}: its {CURVE} is no table of step and loss ({problem}); run `dvc repro train` there") from None
+    return content
 
 
 def packed_first(found: list[Revision], packed: Revision) -> Group:

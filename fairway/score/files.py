@@ -12,7 +12,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from fairway.errors import InputError
+from fairway.errors import AGAIN, InputError, sound
 from fairway.score.evidence import Evidence
 
 SCORE = np.dtype(
@@ -20,7 +20,7 @@ SCORE = np.dtype(
 )
 HINT = np.dtype([("hint", "<u2"), ("order", "<u2"), ("nats", "<f4"), ("nearest", "<f4")])
 ODDS = np.dtype("<f4")
-AGAIN = "run `dvc repro` to write it again"
+RANK = np.dtype("<u2")
 
 
 def table(
@@ -77,19 +77,23 @@ def read_evidence(folder: Path) -> Evidence:
     )
 
 
+def read_tree(path: Path, vocabulary_size: int) -> np.ndarray:
+    """The ranks of the vocabulary's tokens among the leaves of its tree, uint16 (V,). Raises InputError."""
+    ranks = mapped(path, RANK)
+    if not np.array_equal(np.sort(ranks), np.arange(vocabulary_size)):
+        raise InputError(f"{path}: its {len(ranks):,} ranks are not each of 0 to {vocabulary_size - 1} once; {AGAIN}")
+    return ranks
+
+
 def mapped(path: Path, row: np.dtype, dimensions: int = 1) -> np.ndarray:
     """A .npy file as a read-only array, of which the system loads what is looked at: it may be larger than the memory.
 
     Raises InputError when the file is missing, damaged or of another layout.
     """
-    try:
+    with sound(path, "a score file", ValueError, SyntaxError, TokenError):  # a header is parsed as Python
         array = np.lib.format.open_memmap(path, mode="r")
         if path.stat().st_size != array.offset + array.nbytes:
             raise ValueError("its header does not tell its length")
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; {AGAIN}") from None
-    except (ValueError, SyntaxError, TokenError) as error:  # a header is parsed as Python
-        raise InputError(f"{path}: not a score file ({error}); {AGAIN}") from None
     if array.dtype != row or array.ndim != dimensions:
         found = f"rows of type {array.dtype} in {array.ndim} dimensions"
         raise InputError(f"{path}: {found}, expected {row} in {dimensions}; {AGAIN}")

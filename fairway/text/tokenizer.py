@@ -10,10 +10,11 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from fairway.errors import InputError
+from fairway.errors import InputError, sound
 
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
@@ -93,6 +94,12 @@ class Tokenizer:
         """Bytes of the text; a BOS in front stands for nothing, any later one for NUL."""
         ids = np.asarray(ids).tolist()
         return self._decoded(ids[1:] if ids[:1] == [self.bos] else ids)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file. Raises InputError, which names the file."""
+    with sound(path, "a tokenizer"):
+        return Tokenizer.from_bytes(path.read_bytes())
 
 
 def _byte_level(cls: type[Tokenizer]) -> Tokenizer:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fairway.errors import InputError
 from fairway.lm.model import GPT
 from fairway.train.config import PrequantTtt
 
@@ -43,7 +44,10 @@ def adapt(
     dtype: torch.dtype,
     advance: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> list[float]:
-    """Train `model` in place on a stream of tokens, in order. Returns the mean loss of each epoch, in nats a token."""
+    """Train `model` in place on a stream of tokens, in order. Returns the mean loss of each epoch, in nats a token.
+
+    Raises InputError if a loss is not finite.
+    """
     length = model.architecture.sequence_length
     device = next(model.parameters()).device
     model.blocks[: config.freeze_blocks].requires_grad_(False)
@@ -67,6 +71,9 @@ def adapt(
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
             optimizer.step()
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                step = epoch * len(epoch_batches) + index + 1
+                raise InputError(f"the loss of prequant_ttt is {losses[-1]} at step {step} of {total}; lower prequant_ttt.lr")
             advance(1, losses[-1])
         epoch_losses.append(float(np.mean(losses)))
     return epoch_losses

@@ -1,5 +1,8 @@
 """Checkpoint files: round trip, the same bytes every time, and a sentence for files that are no checkpoints."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -42,8 +45,53 @@ def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, tiny, shaken, damage)
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"architecture": "{"}, {"architecture": '{"layers": 3}'}])
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"architecture": "{"}])
 def test_a_foreign_safetensors_file_is_refused_in_a_sentence(tmp_path, metadata):
     save_file({"w": torch.ones(1)}, tmp_path / "foreign", metadata=metadata)
     with pytest.raises(InputError, match="foreign: not a fairway checkpoint"):
         checkpoint.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"heads": 0}, "its metadata: 'architecture.heads' is 0; expected a whole number at least 1"),
+        ({"heads": 3}, "model.width 32 is not divisible by model.heads 3"),
+        (
+            {"activation": "star_relv"},
+            "its metadata: 'architecture.activation' is 'star_relv'; expected one of leaky_relu2, "
+            "star_relu, swiglu, square_glu",
+        ),
+        ({"laxers": 3}, "its metadata: unknown key 'architecture.laxers'; the nearest valid key is 'architecture.layers'"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_refused(tmp_path, tiny, changes, sentence):
+    config = json.dumps(dataclasses.asdict(tiny) | changes)
+    save_file({"w": torch.ones(1)}, tmp_path / "a", metadata={"architecture": config})
+    with pytest.raises(InputError) as error:
+        checkpoint.load(tmp_path / "a")
+    assert str(error.value) == f"{tmp_path / 'a'}: {sentence}"
+
+
+def test_the_network_of_a_checkpoint(tmp_path, tiny, shaken):
+    model = shaken(tiny)
+    checkpoint.save(tmp_path / "a", tiny, model.state_dict())
+    found = checkpoint.network(tmp_path / "a")
+    tokens = torch.arange(10)[None]
+    assert found.architecture == tiny and torch.equal(found(tokens), model(tokens))
+
+
+def test_tensors_that_are_not_those_of_the_network_are_refused(tmp_path, tiny, shaken):
+    name, path = "blocks.0.attention.output.weight", tmp_path / "a"
+    state = shaken(tiny).state_dict()
+    assert state[name].shape == (32, 32)
+    for changed, problem in (
+        (torch.ones(32, 31), "has shape (32, 31), its architecture expects (32, 32)"),
+        (state[name].clone().index_fill_(0, torch.tensor(3), torch.nan), "holds values that are not finite"),
+        (None, "has shape None, its architecture expects (32, 32)"),
+    ):
+        tensors = {key: value for key, value in (state | {name: changed}).items() if value is not None}
+        checkpoint.save(path, tiny, tensors)
+        with pytest.raises(InputError) as error:
+            checkpoint.network(path)
+        assert str(error.value) == f"{path}: tensor '{name}' {problem}; run `dvc repro` to write it again"

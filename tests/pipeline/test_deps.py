@@ -27,7 +27,8 @@ def test_code_dependencies_are_the_import_closure(stage):
 def test_one_word_five_places(stage):
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
     assert (ROOT / "stages" / f"{stage}.py").is_file()
-    written = [path if isinstance(path, str) else next(iter(path)) for path in STAGES[stage]["outs"] + STAGES[stage]["metrics"]]
+    entries = STAGES[stage]["outs"] + STAGES[stage].get("metrics", [])
+    written = [path if isinstance(path, str) else next(iter(path)) for path in entries]
     folders = (f"artifacts/{stage}/", f"reports/{stage}")
     assert all(path.startswith((*folders, "reports/summary", "reports/index.html")) for path in written)
 
@@ -46,7 +47,7 @@ def test_every_section_of_params_belongs_to_a_stage():
 def test_every_file_a_stage_reads_from_another_is_that_stages_output():
     outputs = set()
     for stage in STAGES.values():
-        for entry in stage["outs"] + stage["metrics"] + stage.get("plots", []):
+        for entry in stage["outs"] + stage.get("metrics", []) + stage.get("plots", []):
             outputs.add(entry if isinstance(entry, str) else next(iter(entry)))
     for stage in STAGES.values():
         made = [path for path in stage["deps"] if path.startswith(("artifacts/", "reports/"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_repro import documents
+from clones import documents
 
 from fairway import presets
 from fairway.lm import checkpoint

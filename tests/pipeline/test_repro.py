@@ -1,93 +1,18 @@
 """The whole course in a temporary clone, with tiny params: it ends in a legal certificate, and only what must re-runs."""
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import clones
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
-
-ROOT = Path(__file__).resolve().parents[2]
-ALL = "tokenize train prequant_ttt quant compress eval_sliding eval_ttt eval_ngram certify report".split()  # noqa: SIM905
-TINY = {
-    "tokenize.vocabulary_size": 300,
-    "tokenize.holdout_fraction": 0.2,
-    "tokenize.val_fraction": 0.2,
-    "model.layers": 2,
-    "model.width": 32,
-    "model.heads": 2,
-    "model.kv_heads": 1,
-    "model.xsa_layers": 1,
-    "model.bigram_buckets": 64,
-    "model.bigram_width": 8,
-    "model.rope_dims": 8,
-    "model.value_embedding_width": 8,
-    "train.steps": 4,
-    "train.tokens_per_step": 128,
-    "train.sequence_length": 32,
-    "train.compile": False,
-    "train.precision": "fp32",
-    "quant.calibration_tokens": 256,
-    "eval.context": 32,
-    "eval.block": 32,
-    "ttt.chunk_tokens": 64,
-    "certify.tokens": 200,
-}
-WORDS = "the people of our country have done great work in peace and in war with one hope".split()  # noqa: SIM905
-
-
-def documents(count: int = 30) -> str:
-    """Small documents, all different, as JSON lines."""
-    texts = (" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(1, 60)) + f"\nNo. {i}" for i in range(1, count + 1))
-    return "".join(json.dumps({"text": text}) + "\n" for text in texts)
-
-
-def set_param(folder: Path, key: str, value) -> None:
-    yaml = YAML()
-    path = folder / "params.yaml"
-    content = yaml.load(path)
-    section, name = key.split(".")
-    content[section][name] = value
-    yaml.dump(content, path)
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run a program in the clone; it finds this test's own Python first on its path."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def reproduce(folder: Path, *words: str) -> list[str]:
-    """The stages that `dvc repro` runs, in order."""
-    finished = run(folder, "dvc", "repro", *words)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return re.findall(r"Running stage '(\w+)'", finished.stdout)
+from clones import ALL, reproduce, run, set_param
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A repository of its own, with the code as it is in the working tree, after one full run."""
-    folder = tmp_path_factory.mktemp("clone") / "fairway"
-    folder.mkdir()
-    for name in ("fairway", "stages", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
-        source = ROOT / name
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
-    (folder / "data").mkdir()
-    (folder / "data/tiny.jsonl").write_text(documents(), encoding="utf-8")
-    set_param(folder, "data.documents", ["data/*.jsonl"])
-    for key, value in TINY.items():
-        set_param(folder, key, value)
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    """A clone after one full run."""
+    folder = clones.make(tmp_path_factory.mktemp("clone") / "fairway")
     assert reproduce(folder) == ALL
     return folder
 

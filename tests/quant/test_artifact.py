@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from fairway.errors import InputError
-from fairway.quant import artifact
+from fairway.quant import artifact, quantiser
 from fairway.quant.matrix import QuantisedMatrix
 
 FACTORS = (
@@ -159,3 +159,57 @@ def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
         save_file({"a": np.zeros(1, np.float16)}, path, metadata=metadata)
         with pytest.raises(InputError, match="not a quantised network"):
             artifact.load(path)
+
+
+@pytest.fixture
+def quantised(tiny, shaken, quant_params):
+    """Architecture, matrices and small tensors of a network that is wide enough to have matrices."""
+    architecture, params = dataclasses.replace(tiny, width=72, rope_dims=6), quant_params(method="rtn")
+    state = {name: tensor.detach() for name, tensor in shaken(architecture).state_dict().items()}
+    matrices = quantiser.quantise(quantiser.prepare(state, {}, params, architecture.layers), params)
+    return architecture, matrices, quantiser.small_tensors(state, 10)
+
+
+def test_a_whole_network_is_read(tmp_path, quantised):
+    artifact.save(tmp_path / "a", *quantised)
+    architecture, matrices, small = artifact.load_whole(tmp_path / "a")
+    assert architecture == quantised[0] and list(small) == sorted(quantised[2])
+    assert len(matrices) > 3 and all(same(matrices[name], quantised[1][name]) for name in matrices)
+
+
+GRID = "is not on the grid that its metadata describe"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"bits": 9}, GRID),
+        ({"bits": 2}, GRID),
+        ({"states": 5}, GRID),
+        ({"rotation": 3}, GRID),
+        ({"rotation": 1024}, GRID),
+        ({"scales": np.full(72, np.inf, np.float16)}, GRID),
+        ({"scales": np.ones(71, np.float16)}, GRID),
+        ({"integers": np.zeros((72, 71), np.int8)}, "has shape (72, 71), its architecture expects (72, 72)"),
+        (None, "has shape None, its architecture expects (72, 72)"),
+    ],
+)
+def test_a_matrix_that_cannot_be_is_refused(tmp_path, quantised, changes, problem):
+    architecture, matrices, small = quantised
+    name, path = "blocks.0.attention.output.weight", tmp_path / "a"
+    changed = {} if changes is None else {name: dataclasses.replace(matrices[name], **changes)}
+    artifact.save(path, architecture, {key: matrix for key, matrix in matrices.items() if key != name} | changed, small)
+    with pytest.raises(InputError) as error:
+        artifact.load_whole(path)
+    assert str(error.value) == f"{path}: tensor '{name}' {problem}; run `dvc repro` to write it again"
+
+
+def test_small_tensors_that_are_not_finite_are_refused(tmp_path, quantised):
+    architecture, matrices, small = quantised
+    name, path = min(small), tmp_path / "a"
+    for values in (small[name] * np.nan, small[name].astype(np.float32)):
+        artifact.save(path, architecture, matrices, small | {name: values})
+        with pytest.raises(InputError) as error:
+            artifact.load_whole(path)
+        problem = f"tensor '{name}' does not hold finite numbers of 16 bits; run `dvc repro` to write it again"
+        assert str(error.value) == f"{path}: {problem}"

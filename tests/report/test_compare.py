@@ -24,11 +24,11 @@ BASELINE = "1" * 40
 
 def put(bpb: float, seed: int = 1337, bits: int = 6, code: str = "a1", **more) -> None:
     """The files of one run, in the current folder."""
-    for folder in ("reports/tokenize", "fairway"):
+    for folder in ("reports/report", "fairway"):
         Path(folder).mkdir(parents=True, exist_ok=True)
     summary = {"val_bpb": bpb, "val_bpb_ttt": bpb + 0.125, "val_bpb_ngram": bpb, "artifact_bytes": 1000 * bits, "legal": True}
     Path("reports/summary.json").write_text(json.dumps(summary | more))
-    Path("reports/tokenize/metrics.json").write_text(json.dumps({"val_bytes": 3000, "val_tokens": 1001}))
+    Path("reports/report/stages.json").write_text(json.dumps({"tokenize": {"val_bytes": 3000, "val_tokens": 1001}}))
     deps = [{"path": "fairway/lm/model.py", "md5": code}, {"path": "artifacts/train", "md5": str(seed)}]
     stages = {
         "train": {"params": {"params.yaml": {"train": {"seed": seed, "steps": 9, "lr": 1e-05}}}, "deps": deps},

@@ -31,12 +31,10 @@ def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
     """All files that a submission is made from, in the current folder."""
     summary = {"val_bpb_float": bpb + 0.5, "val_bpb_ttt": bpb + 0.25, "artifact_bytes": 1000, "code_bytes": 300, "legal": legal}
     put("reports/summary.json", {"val_bpb": bpb} | summary)
-    put("reports/tokenize/metrics.json", {"val_bytes": 3000, "val_tokens": 1001})
+    put("reports/report/stages.json", {"tokenize": {"val_bytes": 3000, "val_tokens": 1001}, "train": {"train_loss": bpb}})
     put("reports/compress/metrics.json", SIZES)
     put("reports/report/certificate.md", "# Certificate\n")
     put("reports/train/loss.tsv", f"step\tloss\n1\t{seed}\n")
-    for name in ("metrics",):
-        put(f"reports/train/{name}.json", {})
     for name in ("runtime", "text"):
         put(f"fairway/codec/{name}.py", f"# {name}\n")
     with zipfile.ZipFile(Path("artifacts/certify/submission.pyz"), "w") as archive:
@@ -78,6 +76,7 @@ def test_the_folder(repository):
     }  # fmt: skip
     assert found["submission.pyz"] == Path("artifacts/certify/submission.pyz").read_bytes()
     assert found["logs/seed_1/loss.tsv"] == b"step\tloss\n1\t1\n"
+    assert json.loads(found["logs/seed_1/metrics.json"]) == {"train_loss": 1.25}
     assert found["source/fairway/codec/text.py"] == b"# text\n"
     assert yaml.safe_load(found["params.yaml"])["ttt"] == {"optimizer": "sgd"}
     assert b"1.0e-05" in found["params.yaml"]  # a number in YAML 1.1 and 1.2

@@ -172,6 +172,7 @@ def test_same_input_same_bytes(workplace):
         "quarters.tsv",
         "savings.png",
         "savings.tsv",
+        "stages.json",
         "summary.json",
         "summary.md",
     ]
@@ -225,7 +226,7 @@ DAMAGES = {
     "metrics truncated": (lambda: put("reports/train/metrics.json", '{"a'), "reports/train/metrics.json: not valid JSON"),
     "page missing": (
         lambda: Path("artifacts/certify/certificate.md").unlink(),
-        "artifacts/certify/certificate.md: missing, and the report needs it",
+        "artifacts/certify/certificate.md: missing; run",
     ),
     "claim without result": (
         lambda: put("artifacts/certify/certificate.json", CERTIFICATE | {"claims": [CLAIM, {"claim": "x"}]}),
@@ -235,7 +236,7 @@ DAMAGES = {
     "loss without rows": (lambda: put("reports/train/loss.tsv", "step\tloss\n"), "reports/train/loss.tsv: .*found no row"),
     "roles without a column": (
         lambda: put("reports/compress/roles.tsv", "role\tbytes\nmatrix\t550\n"),
-        "reports/compress/roles.tsv: .*found no column weights",
+        "reports/compress/roles.tsv: .*found no column name, weights",
     ),
     "roles do not add up": (
         lambda: change("reports/compress/metrics.json", weights_bytes=551),

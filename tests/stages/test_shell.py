@@ -95,6 +95,23 @@ def test_a_kill_leaves_the_old_file_or_none(tmp_path, old):
     assert not old or path.read_bytes() == old
     (left,) = set(names(path.parent)) - {"file"}
     assert left.startswith(".file.")  # hidden, and no later run takes it for its own
+    with shell.replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert names(path.parent) == ["file"]
+
+
+def test_an_error_of_the_system_names_the_file_and_not_its_temporary(tmp_path):
+    path = tmp_path / "file"
+    for error in (
+        OSError(28, "No space left on device"),
+        OSError(30, "Read-only file system", f"{tmp_path}/.file.{os.getpid()}"),
+    ):
+        with pytest.raises(OSError) as raised, shell.replacing(path):
+            raise error
+        assert raised.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as raised, shell.replacing(path):
+        Path("elsewhere").read_bytes()
+    assert raised.value.filename == "elsewhere"
 
 
 def test_json_is_these_bytes(tmp_path):
@@ -195,19 +212,28 @@ def clock(monkeypatch):
     return now
 
 
-def test_progress_without_a_terminal_is_a_line_every_ten_seconds(clock, capsys):
+def test_progress_without_a_terminal_is_a_line_now_and_then(clock, capsys):
     progress = shell.Progress(4000, "tokens", "train")
-    for second, amount in ((4, 400), (9.9, 400), (10, 200), (15, 500), (20, 500), (21, 1000)):
+    for second, amount in ((4, 400), (9.9, 400), (10, 200), (20, 500), (30, 500), (31, 1000)):
         clock[0] = 100 + second
         progress.advance(amount, f"loss {second}")
-    clock[0] = 125
+    clock[0] = 140
     progress.advance(1000)
     progress.close("done")
     assert capsys.readouterr().out.splitlines() == [
         "train: 1,000 of 4,000 tokens, 100 tokens/s, 10 s, about 30 s left, loss 10",
-        "train: 2,000 of 4,000 tokens, 100 tokens/s, 20 s, about 20 s left, loss 20",
-        "train: 4,000 of 4,000 tokens, 160 tokens/s, 25 s, about 0 s left, done",
+        "train: 2,000 of 4,000 tokens, 67 tokens/s, 30 s, about 30 s left, loss 30",
+        "train: 4,000 of 4,000 tokens, 100 tokens/s, 40 s, about 0 s left, done",
     ]
+
+
+def test_a_long_stage_does_not_fill_a_log(clock, capsys):
+    progress = shell.Progress(10_000, "tokens", "train")
+    for second in range(3600):
+        clock[0] = 100 + second
+        progress.advance(1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[2] for line in lines[:5]] == ["10 s", "30 s", "70 s", "130 s", "190 s"] and len(lines) < 65
 
 
 def test_progress_that_ends_at_once_divides_by_nothing(clock, capsys):

@@ -101,6 +101,7 @@ def one_rank_without_gpu():
         patch.setenv("NPROC", "1")
         patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,28 @@ def test_the_script_killed_goes_on_from_its_last_save(reference, tmp_path, capsy
     assert finished(folder) == reference
     assert f"train: continues at step {saved}\n" in capsys.readouterr().out
     assert not (folder / ".ckpt/train").exists()
+
+
+def test_the_reports_grow_while_it_trains_and_are_whole_after_a_stop(reference, tmp_path, monkeypatch):
+    """What dvc plots and editors see: the curve up to now at every moment, never half a file; the end is as ever."""
+    monkeypatch.setattr(train, "LIVE_SECONDS", 0.0)
+    folder, seen = workplace(tmp_path, checkpoint_seconds=1e6), []
+    real = train.train_step
+
+    def watched(*arguments):
+        if (folder / CURVE).exists():
+            rows = (folder / CURVE).read_text().splitlines()
+            metrics = json.loads((folder / "reports/train/metrics.json").read_text())
+            assert rows[0] == "step\tloss" and len(rows) == 1 + metrics["train_steps"]
+            assert json.loads((folder / "reports/train/timing.json").read_text())["tokens_per_second"] > 0
+            seen.append(metrics["train_steps"])
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "train_step", watched)
+    stopped_at(folder, 50, monkeypatch)
+    assert seen == list(range(1, 50)) and (folder / CURVE).read_bytes() == b"".join(reference[1].splitlines(True)[:51])
+    assert finished(folder) == reference
+    assert seen == list(range(1, STEPS))
 
 
 def test_two_ranks_stopped_by_sigterm_go_on_where_they_were(tmp_path_factory):
@@ -272,6 +295,21 @@ def test_a_loss_that_is_not_finite_gets_a_sentence_and_keeps_the_last_save(tmp_p
     assert saved_steps(folder) == [5] and not (folder / "artifacts/train").exists()
     finished(folder)
     assert "train: continues at step 5\n" in capsys.readouterr().out
+
+
+def test_compiled_gradients_of_tables_repeat_on_two_threads():
+    """torch's own way adds them up atomically: the same step gives other last bits, and no run repeats itself."""
+    threads, table = torch.get_num_threads(), torch.nn.Parameter(torch.randn(16, 256))
+    rows = torch.randint(16, (64, 256))
+    weights = torch.randn(64, 256, 256)
+    try:
+        torch.set_num_threads(2)
+        train.repeatable()
+        loss = torch.compile(lambda: (torch.nn.functional.embedding(rows, table) * weights).sum())
+        gradients = {torch.autograd.grad(loss(), table)[0].numpy().tobytes() for _ in range(20)}
+    finally:
+        torch.set_num_threads(threads)
+    assert len(gradients) == 1
 
 
 def test_a_run_that_the_clock_ends_before_its_first_point_still_has_a_curve(tmp_path, monkeypatch):

@@ -270,6 +270,34 @@ def test_only_the_latest_step_stays_and_half_written_files_do_not_count(begin, a
     assert resume.load(tmp_path, fresh, ALONE) and fresh.step == 2
 
 
+def test_a_damaged_save_is_put_aside_and_does_not_stop_training(begin, advance, tmp_path, capsys):
+    """Cut, a bit flipped anywhere, emptied, a folder in its place: afresh, or from an older save where there is one."""
+    run, path = begin(), tmp_path / "step1.rank0of1.pt"
+    advance(run, 1)
+    resume.save(tmp_path, run, ALONE)
+    whole = path.read_bytes()
+    sentence = f"{path}: damaged, put aside; training goes on from an older save where there is one, or afresh\n"
+    flipped = [
+        whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(0, len(whole), len(whole) // 9)
+    ]
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"PK", *flipped):
+        path.write_bytes(damaged)
+        fresh = begin()
+        if resume.load(tmp_path, fresh, ALONE):  # a bit that means nothing
+            assert everything(fresh) == everything(run)
+        else:
+            assert fresh.step == 0 and not path.exists() and capsys.readouterr().out == sentence
+    for left in tmp_path.iterdir():
+        left.unlink()
+    path.mkdir()
+    assert not resume.load(tmp_path, begin(), ALONE) and capsys.readouterr().out == sentence
+    (tmp_path / "step0.rank0of1.pt").write_bytes(whole)
+    path.write_bytes(b"PK")
+    (tmp_path / "step1.rank0of1.damaged").rmdir()
+    fresh = begin()
+    assert resume.load(tmp_path, fresh, ALONE) and everything(fresh) == everything(run)
+
+
 def test_the_key_of_a_run_depends_on_every_content_and_its_place():
     keys = {resume.key(contents) for contents in ([b"a", b"b"], [b"b", b"a"], [b"ab", b""], [b"ab"], [b"a", b"b", b""])}
     assert len(keys) == 5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.errors import InputError
 from fairway.train.config import PrequantTtt
 from fairway.train.objective import cross_entropy
 from fairway.train.prequant_ttt import adapt, batches, parameter_groups
@@ -53,6 +54,13 @@ def test_groups_hold_every_parameter_once(tiny, shaken):
     assert {id(parameter) for group in groups for parameter in group["params"]} == set(inside) - frozen
     single = shaken(dataclasses.replace(tiny, layers=1, value_embedding_layers=[0], recurrence_layers=[0]))
     assert [group["base_lr"] for group in parameter_groups(single, CONFIG)] == pytest.approx([0.3e-3, 1e-3])
+
+
+def test_a_loss_that_is_not_finite_stops_it_and_names_the_step(tiny, shaken):
+    """A rate without measure: the first step is scored before it is taken."""
+    with pytest.raises(InputError) as error:
+        adapt(shaken(tiny), TOKENS, dataclasses.replace(CONFIG, lr=1e30), torch.float32)
+    assert str(error.value) == "the loss of prequant_ttt is nan at step 2 of 6; lower prequant_ttt.lr"
 
 
 def test_batches_cover_every_window_in_order():
