@@ -50,7 +50,8 @@ def read_yaml(path: Path | str) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{path}{where}: not valid YAML ({problem})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
     return content

@@ -62,7 +62,7 @@ def check(evidence: Evidence, vocabulary_size: int) -> None:
     floats += [("hints.npy", "nats", evidence.hint_nats), ("hints.npy", "nearest", evidence.nearest)]
     for name, column, values in (*floats, ("paths.npy", "odds", evidence.paths)):
         if not np.isfinite((values.min(), values.max())).all():
-            raise InputError(f"{GIVEN / name}: {column} that are not finite numbers; {AGAIN}")
+            raise InputError(f"{GIVEN / name}: column '{column}' holds what is no finite number; {AGAIN}")
     if (found := evidence.paths.shape[1:]) != (expected := (depth(vocabulary_size), 2)):
         raise InputError(f"{GIVEN / 'paths.npy'}: paths of shape {found}, expected {expected}; {AGAIN}")
 

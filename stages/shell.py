@@ -6,6 +6,7 @@ one a plain line after ten seconds, twenty, forty, and then every minute.
 """
 
 import ctypes
+import io
 import json
 import os
 import signal
@@ -43,7 +44,7 @@ def run(main: Callable[[], None]) -> None:
             print("interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or ' '.join(map(str, error.args))}")
 
 
 def say(line: str) -> None:
@@ -102,15 +103,16 @@ def replacing(path: Path | str):
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path | str, content: bytes) -> None:
+def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_array(path: Path | str, array: np.ndarray) -> None:
     """As .npy."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    content = io.BytesIO()  # straight into a file, numpy does not say that the disk is full
+    np.save(content, array)
+    write_bytes(path, content.getbuffer())
 
 
 def write_json(path: Path | str, content: dict) -> None:

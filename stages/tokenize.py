@@ -57,7 +57,7 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 def from_shards(config: Tokenize, folder: Path) -> dict:
     """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
     model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
-    with sound(config.shards_tokenizer, "a tokenizer"):
+    with sound(config.shards_tokenizer, "a tokenizer", ValueError):
         tokenizer = Tokenizer.from_bytes(model)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)

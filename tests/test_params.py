@@ -130,6 +130,7 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         (b"oven:\n  a: 1\n  b: c: 2\n", r"params.yaml, line 3: not valid YAML \(mapping values are not allowed here\)"),
         (b"oven: {a: \xff}\n", r"params.yaml: not valid YAML \('utf-8' codec can't decode"),
+        (b"\0", r'params.yaml: not valid YAML \(.+ #x0000: special characters .+ "<unicode string>", position 0\)$'),
         (b"- a\n", r"params.yaml: expected a mapping of sections, found list"),
         (b"", r"params.yaml: expected a mapping of sections, found NoneType"),
     ],

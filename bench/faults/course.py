@@ -47,6 +47,7 @@ REMEDIES = {
     "index.lock": "rm .git/index.lock",
     "join() argument must be str": "find .dvc/cache/runs -type d -empty -delete",
 }
+OF_DVC = re.compile(r"^\.[\w-]{22}\.tmp$")  # what DVC leaves of a file that it could not put in its place
 NUMBER = re.compile(rb"\d[\d.,]*")
 GIT = ("git", "-c", "user.name=faults", "-c", "user.email=faults@localhost")
 
@@ -64,8 +65,12 @@ class Ending(NamedTuple):
     """How `dvc repro` ended after a fault."""
 
     said: str
-    remedies: list[str]  # commands that the user had to type first
+    remedies: dict[str, str]  # DVC's messages, and what the user had to type about them first
     wrong: list[str]  # why it failed, where it did
+
+    @property
+    def typed(self) -> list[str]:
+        return [f"“{message}”: {command}" for message, command in self.remedies.items()]
 
 
 class Course(NamedTuple):
@@ -85,14 +90,15 @@ class Course(NamedTuple):
 
     def again(self) -> "Ending":
         """`dvc repro` after a fault, and where it fails what docs/faults.md tells the user to do about its message."""
-        remedies = []
+        remedies = {}
         while (finished := self.run("dvc", "repro")).returncode:
             said = finished.stdout + finished.stderr
-            found = [command for message, command in REMEDIES.items() if message in said and command not in remedies]
+            found = {message: command for message, command in REMEDIES.items() if message in said and message not in remedies}
             if not found:
                 return Ending(said, remedies, [f"dvc repro fails: {last_line(finished.stderr)}"])
-            self.run(*found[0].split())
-            remedies.append(found[0])
+            remedies |= found
+            for command in found.values():
+                self.run(*command.split())
         return Ending(finished.stdout + finished.stderr, remedies, [])
 
     def hashes(self) -> dict[str, str]:
@@ -169,7 +175,9 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    paths = (path for name in RESULTS for path in (folder / name).rglob("*") if not path.is_dir())
+    paths = (
+        path for name in RESULTS for path in (folder / name).rglob("*") if not path.is_dir() and not OF_DVC.search(path.name)
+    )
     return {(name := path.relative_to(folder).as_posix()): digest(name, path.read_bytes()) for path in sorted(paths)}
 
 

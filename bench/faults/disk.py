@@ -28,7 +28,7 @@ OF_DVC = re.compile(r"^ERROR: .+$", re.MULTILINE)
 ANOTHER = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's sentences for a second one
 DVC_BYTES = 600 << 10  # that DVC writes itself in a run of one stage, at most
 LARGE = 1 << 30  # bytes of a disk that is large enough
-WHOLE, PAIRS = 4, 4  # trials of a disk that holds the whole clone, and of two at once
+WHOLE, PAIRS = 3, 3  # trials of a disk that holds the whole clone, and of two at once
 LOCKS = {"artifacts": STAGES[:-1], "reports": STAGES, ".ckpt": ("train",), ".dvc/cache": STAGES}  # folder: who writes there
 
 
@@ -45,11 +45,11 @@ def disk(course: Course, seed: int, only: str = "") -> list[Trial]:
 
 
 def faults(course: Course, random: random.Random, mounting: bool) -> list[Callable[[], Trial]]:
-    """Every stage in a small folder; some on a small disk; each folder locked for one that writes there; pairs."""
+    """Every stage with a small folder to write to, some on a small disk; each folder locked for a stage that writes there; pairs."""
     if not mounting:
         print(f"this process may not mount: no {LOCKED}, and a limit on the size of files instead of {FULL}", flush=True)
     places = [(stage, "reports" if stage == "report" else "artifacts") for stage in STAGES]
-    places += [(stage, ".") for stage in random.sample(STAGES, WHOLE)]
+    places += [("train", ".ckpt")] + [(stage, ".") for stage in random.sample(STAGES, WHOLE)]
     full_disks = [partial(full, course, stage, where if mounting else "", random.random()) for stage, where in places]
     locks = [partial(locked, course, folder, random.choice(stages)) for folder, stages in LOCKS.items() if mounting]
     return full_disks + locks + [partial(both, course, random.choice(STAGES), random.uniform(0, 5)) for _ in range(PAIRS)]
@@ -61,6 +61,7 @@ def full(course: Course, stage: str, where: str, part: float) -> Trial:
     if where:
         room = int(part * output_bytes(course, stage, where))
         course.forget([stage])
+        (course.folder / where).mkdir(exist_ok=True)
         with small_disk(course.folder / where, room) as enlarge:
             failed = course.run("dvc", "repro", stage)
             enlarge()
@@ -110,7 +111,7 @@ def judged(course: Course, kind: str, what: str, failed: subprocess.CompletedPro
     note = f"“{(ours or of_dvc or [last_line(failed.stderr)])[0]}”" if failed.returncode else "nothing was missing"
     ending = course.again()
     wrong += ending.wrong + differences(course.hashes(), course.clean)
-    return Trial(kind, what, "; ".join([note, *ending.remedies, *(wrong or ["then the same bytes"])]), not wrong)
+    return Trial(kind, what, "; ".join([note, *ending.typed, *(wrong or ["then the same bytes"])]), not wrong)
 
 
 def output_bytes(course: Course, stage: str, where: str) -> int:

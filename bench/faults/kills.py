@@ -21,6 +21,7 @@ import psutil
 from bench.faults.course import STAGES, Course, Trial, differences, started
 
 CHECKOUT, LOCK = "checkout", "dvc.lock"
+BEFORE_LOCK = "eval_ngram"  # the stage after which dvc.lock is written
 TARGETS = (*STAGES, "train", "train", CHECKOUT, LOCK)  # train is where the hours go
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")  # the last is what a terminal sends when it is closed
 COUNTED = ("signals", "signals_to_dvc_alone", "trainings_resumed", "remedies", "tracebacks_of_interrupts")
@@ -41,6 +42,12 @@ class Plan(NamedTuple):
     signals: tuple[str, ...]  # one a kill
     moments: tuple[float, ...]  # of each kill, as a fraction of the time that the target takes
     follow: bool  # whether what follows is to run, too
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What is killed: a run up to the target, where nothing more is to run."""
+        target = {CHECKOUT: STAGES[-1], LOCK: BEFORE_LOCK}.get(self.target, self.target)
+        return ("dvc", "repro", STAGES[-1] if self.follow else target)
 
     def __str__(self) -> str:
         kills = ", ".join(f"{name} at {moment:.0%}" for name, moment in zip(self.signals, self.moments, strict=True))
@@ -95,40 +102,42 @@ def ready(course: Course, target: str, follow: bool) -> None:
         for path in course.clean:
             (course.folder / path).unlink()
         return
-    first = STAGES.index("eval_ngram" if target == LOCK else target)
+    first = STAGES.index(BEFORE_LOCK if target == LOCK else target)
     course.forget(STAGES[first:] if follow else STAGES[first : first + 1])
 
 
 def trial(course: Course, name: str, plan: Plan, seconds: dict[str, float], counts: Counter) -> Trial:
-    """Kill as planned, run again as a user would, compare."""
+    """Kill as planned, or earlier if that is too late; run again as a user would; compare."""
     course.restore()
     ready(course, plan.target, plan.follow)
     notes, wrong = [], []
     for kind, moment in zip(plan.signals, plan.moments, strict=True):
         after, wait = (WRITING, moment * WRITING_SECONDS) if plan.target == LOCK else ("", moment * seconds[plan.target])
-        said, victim = interrupted(course, getattr(signal, kind), wait, after)
+        said, victim = interrupted(course, plan.command, getattr(signal, kind), wait, after)
         notes.append(f"{kind} hit {victim}" if victim else "one came too late")
         counts["signals"] += bool(victim)
         counts["signals_to_dvc_alone"] += victim == "DVC"
         counts["trainings_resumed"] += RESUMED in said
         counts["tracebacks_of_interrupts"] += "KeyboardInterrupt" in said
         wrong += half(course) + ["a traceback"] * ("Traceback" in said and "KeyboardInterrupt" not in said)
+    if not any("hit" in note for note in notes):
+        return trial(course, name, plan._replace(moments=tuple(moment / 2 for moment in plan.moments)), seconds, counts)
     ending = course.again()
     counts["trainings_resumed"] += RESUMED in ending.said
     counts["remedies"] += len(ending.remedies)
     wrong += ending.wrong + differences(course.hashes(), course.clean)
     if (course.folder / ".ckpt/train").exists():
         wrong.append(".ckpt/train is left behind")
-    outcome = "; ".join([*notes, *ending.remedies, *(wrong or ["the same bytes"])])
+    outcome = "; ".join([*notes, *ending.typed, *(wrong or ["the same bytes"])])
     return Trial(f"killed in {plan.target}", f"{name}: {plan}", outcome, not wrong)
 
 
-def interrupted(course: Course, number: signal.Signals, wait: float, after: str) -> tuple[str, str]:
-    """Start `dvc repro`, and send a signal to its process group `wait` seconds after its start, or after it says `after`.
+def interrupted(course: Course, command: tuple[str, ...], number: signal.Signals, wait: float, after: str) -> tuple[str, str]:
+    """Start a command, and send a signal to its process group `wait` seconds after its start, or after it says `after`.
 
     Returns what it said, and which stage was at work, "DVC" for none, "" where all was over before.
     """
-    process, lines, heard, victim = started(course.place, "dvc", "repro"), [], threading.Event(), ""
+    process, lines, heard, victim = started(course.place, *command), [], threading.Event(), ""
 
     def listen() -> None:
         for line in process.stdout:

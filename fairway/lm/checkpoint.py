@@ -16,6 +16,8 @@ from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.params import parse
 
+LARGEST = torch.finfo(torch.float16).max  # of what can be quantised
+
 
 def save(path: Path | str, architecture: Architecture, state: dict[str, torch.Tensor]) -> None:
     """Tensors of any float type, stored as float32."""
@@ -44,7 +46,7 @@ def network(path: Path | str) -> GPT:
             raise InputError(
                 f"{path}: tensor '{name}' has shape {found.get(name)}, its architecture expects {expected.get(name)}; {AGAIN}"
             )
-        if not state[name].isfinite().all():
-            raise InputError(f"{path}: tensor '{name}' holds values that are not finite; {AGAIN}")
+        if not (state[name].abs() <= LARGEST).all():
+            raise InputError(f"{path}: tensor '{name}' holds values beyond ±{LARGEST:,.0f}, or none at all; {AGAIN}")
     model.load_state_dict(state)
     return model

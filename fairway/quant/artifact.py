@@ -63,7 +63,7 @@ def save(path: Path | str, architecture: Architecture, matrices: dict[str, Quant
 
 def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
     """Architecture, quantised matrices and fp16 tensors by name. Raises InputError when the file is damaged or foreign."""
-    damage = (SafetensorError, TypeError, KeyError, ValueError, AttributeError)
+    damage = (SafetensorError, TypeError, KeyError, ValueError, AttributeError, ZeroDivisionError)
     with sound(path, "a quantised network", *damage), safe_open(path, framework="np") as file:
         return from_tensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
 

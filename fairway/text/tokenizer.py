@@ -98,7 +98,7 @@ class Tokenizer:
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a file. Raises InputError, which names the file."""
-    with sound(path, "a tokenizer"):
+    with sound(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
         return Tokenizer.from_bytes(path.read_bytes())
 
 

@@ -85,9 +85,11 @@ def test_tensors_that_are_not_those_of_the_network_are_refused(tmp_path, tiny, s
     name, path = "blocks.0.attention.output.weight", tmp_path / "a"
     state = shaken(tiny).state_dict()
     assert state[name].shape == (32, 32)
+    beyond = "holds values beyond ±65,504, or none at all"
     for changed, problem in (
         (torch.ones(32, 31), "has shape (32, 31), its architecture expects (32, 32)"),
-        (state[name].clone().index_fill_(0, torch.tensor(3), torch.nan), "holds values that are not finite"),
+        (state[name].clone().index_fill_(0, torch.tensor(3), torch.nan), beyond),
+        (state[name].clone().index_fill_(0, torch.tensor(3), -65_536.0), beyond),
         (None, "has shape None, its architecture expects (32, 32)"),
     ):
         tensors = {key: value for key, value in (state | {name: changed}).items() if value is not None}

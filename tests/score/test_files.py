@@ -7,7 +7,7 @@ import pytest
 
 from fairway.errors import InputError
 from fairway.score.evidence import Evidence
-from fairway.score.files import HINT, SCORE, hint_table, read, read_evidence, table
+from fairway.score.files import HINT, SCORE, hint_table, read, read_evidence, read_tree, table
 
 TOKENS = np.array([1, 300, 1, 2], np.uint16)
 AGAIN = "run `dvc repro` to write it again"
@@ -134,3 +134,17 @@ def test_files_of_another_length_are_refused_in_a_sentence(tmp_path, name):
     np.save(tmp_path / name, np.load(tmp_path / name)[:2])
     with pytest.raises(InputError, match=rf"{name}: 2 rows, expected 3 as in scores\.npy; {AGAIN}"):
         read_evidence(tmp_path)
+
+
+def test_the_tree_comes_back_and_another_is_refused_in_a_sentence(tmp_path):
+    path, ranks = tmp_path / "tree.npy", np.array([2, 0, 3, 1], np.uint16)
+    np.save(path, ranks)
+    assert read_tree(path, 4).tolist() == ranks.tolist()
+    for other, size in ((ranks, 5), (np.array([2, 0, 3, 3], np.uint16), 4), (ranks[:3], 4), (ranks[:0], 4)):
+        np.save(path, other)
+        with pytest.raises(InputError) as error:
+            read_tree(path, size)
+        assert str(error.value) == f"{path}: its {len(other)} ranks are not each of 0 to {size - 1} once; {AGAIN}"
+    np.save(path, ranks.astype(np.int64))
+    with pytest.raises(InputError, match=rf"tree\.npy: rows of type int64 in 1 dimensions, expected uint16 in 1; {AGAIN}"):
+        read_tree(path, 4)

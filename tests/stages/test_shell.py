@@ -128,6 +128,32 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     assert (tmp_path / "m.json").read_bytes() == b'{\n  "a": 1\n}\n' and names(tmp_path) == ["m.json"]
 
 
+def test_json_comes_back_with_the_keys_that_are_asked_for(tmp_path):
+    path = tmp_path / "m.json"
+    shell.write_json(path, {"a": 1, "b": None})
+    assert shell.read_json(path, ["b"]) == {"a": 1, "b": None} and shell.read_json(path, []) == {"a": 1, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "sentence"),
+    [
+        (b'{"a": 1', [], "not valid JSON (Expecting ',' delimiter: line 1 column 8 (char 7))"),
+        (b"\xff", [], "not valid JSON ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)"),
+        (b"[1]", [], "expected an object, not found"),
+        (b"[1]", ["legal"], "expected the key legal, not found"),
+        (b'{"a": 1}', ["a", "b", "c"], "expected the keys b, c, not found"),
+        (None, [], "missing"),
+    ],
+)
+def test_other_json_is_refused_in_a_sentence(tmp_path, content, keys, sentence):
+    path = tmp_path / "m.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        shell.read_json(path, keys)
+    assert str(error.value) == f"{path}: {sentence}; run `dvc repro` to write it again"
+
+
 def test_a_table_is_these_bytes(tmp_path):
     shell.write_tsv(tmp_path / "t.tsv", [{"step": 4, "loss": 6.25}, {"step": 8, "loss": 5.0}])
     assert (tmp_path / "t.tsv").read_bytes() == b"step\tloss\n4\t6.25\n8\t5.0\n"
