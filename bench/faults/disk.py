@@ -45,7 +45,7 @@ def disk(course: Course, seed: int, only: str = "") -> list[Trial]:
 
 
 def faults(course: Course, random: random.Random, mounting: bool) -> list[Callable[[], Trial]]:
-    """Every stage with a small folder to write to, some on a small disk; each folder locked for a stage that writes there; pairs."""
+    """Every stage with a small folder to write to, some on a small disk; each folder locked for a writer; pairs."""
     if not mounting:
         print(f"this process may not mount: no {LOCKED}, and a limit on the size of files instead of {FULL}", flush=True)
     places = [(stage, "reports" if stage == "report" else "artifacts") for stage in STAGES]

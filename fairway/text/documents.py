@@ -155,12 +155,12 @@ def _parquet(path: Path, text_field: str) -> Iterator[str]:
     import pyarrow
     from pyarrow import parquet
 
+    row = 0
     try:
         with parquet.ParquetFile(path) as file:
             if text_field not in file.schema_arrow.names:
                 names = ", ".join(file.schema_arrow.names)
                 raise InputError(f"{path}: no column '{text_field}', the columns are: {names}; set data.text_field")
-            row = 0
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[text_field]):
                 for value in batch.column(0).to_pylist():
                     row += 1
