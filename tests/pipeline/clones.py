@@ -157,7 +157,9 @@ def trunk(factory: TempPathFactory) -> Path:
             make(unfinished, QUICK, course.documents())
             for name, old, new in course.PLAIN:
                 path = unfinished / "fairway" / name
-                path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+                source = path.read_text(encoding="utf-8")
+                assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
+                path.write_text(source.replace(old, new), encoding="utf-8")
             assert reproduce(unfinished) == ALL
             commit(unfinished, "the trunk")
             unfinished.rename(folder)
