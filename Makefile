@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test lint format clean
+.PHONY: setup repro test test-s3 lint format clean
 
 setup: .venv/.ready
 
@@ -27,6 +27,11 @@ lint: setup
 # Files of tests side by side, each on one thread: two that wait for each other's cores are slower than one.
 test: lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# A remote against a server that speaks S3; what it needs is not in requirements.txt.
+test-s3: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-s3.txt
+	python -m pytest tests/pipeline/test_remote.py
 
 format: setup
 	ruff check --fix .

@@ -5,6 +5,7 @@ head, the container's header) stands under its own name. Seconds are measurement
 """
 
 import json
+import math
 import re
 
 import pandas as pd
@@ -48,9 +49,9 @@ def seconds(timing: dict[str, dict]) -> pd.DataFrame:
         parts = [
             f"{key.removesuffix('_seconds').replace('_', ' ')} {value:,.1f} s"
             for key, value in clock.items()
-            if key.endswith("_seconds")
+            if key.endswith("_seconds") and value is not None  # of a text that could not be coded
         ]
-        rate = clock.get("tokens_per_second", clock.get("decode_tokens_per_second", float("nan")))
+        rate = clock.get("tokens_per_second") or clock.get("decode_tokens_per_second") or math.nan
         rows.append((stage, clock["seconds"], clock["seconds"] / whole, rate, ", ".join(parts)))
     return pd.DataFrame(rows, columns=["stage", "seconds", "share", "rate", "parts"])
 

@@ -15,7 +15,7 @@ from clones import printed, reproduce
 from fairway.report import revisions
 
 KEYS = {"access_key_id": "a-key", "secret_access_key": "a-secret"}
-S3 = "needs dvc-s3 and moto's server: pip install 'dvc-s3==3.3.0' 'moto[s3]==5.2.5' flask flask-cors"
+S3 = "needs what is in requirements-s3.txt: make test-s3"
 
 
 class People(NamedTuple):

@@ -44,6 +44,8 @@ def test_seconds_say_what_a_stages_time_went_to():
     assert frame["share"].tolist() == [0.75, 0.25, 0]
     assert frame["parts"].tolist() == ["compile 10.2 s", "encode 4.0 s, decode 5.0 s", ""]
     assert frame["rate"].tolist()[:2] == [1300, 600] and math.isnan(frame["rate"][2])
+    uncoded = {"certify": {"seconds": 1.0, "encode_seconds": None, "decode_tokens_per_second": None}}
+    assert breakdown.seconds(uncoded)["parts"].tolist() == [""] and math.isnan(breakdown.seconds(uncoded)["rate"][0])
 
 
 def test_params_that_differ_are_named_with_both_values():

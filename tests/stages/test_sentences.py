@@ -100,13 +100,13 @@ DOCUMENTS = [
     ("a.jsonl", b"", ": the file is empty; remove it or fill it"),
     ("a.txt", b"", ": the file is empty; remove it or fill it"),
     ("a.parquet", b"", ": the file is empty; remove it or fill it"),
-    ("a.jsonl.gz", gzip.compress(b""), ": holds no lines after decompression; remove it or fill it"),
+    ("a.jsonl.gz", gzip.compress(b"", mtime=0), ": holds no lines after decompression; remove it or fill it"),
     ("a.parquet", parquet_bytes(text=pyarrow.array([], pyarrow.string())), ": holds no rows; remove it or fill it"),
     ("a.txt", b"ab\xc3", ": not UTF-8 at byte 2 (0xc3, unexpected end of data); convert the file to UTF-8"),
     ("a.jsonl", BAD_UTF8, ": not UTF-8 at byte 24 (0xff, invalid start byte); convert the file to UTF-8"),
     (
         "a.jsonl.gz",
-        gzip.compress(LINES)[:99],
+        gzip.compress(LINES, mtime=0)[:99],
         ": truncated, its compressed data has no end after 99 bytes; fetch the file again",
     ),
     (
@@ -145,7 +145,7 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "sentence"), DOCUMENTS)
+@pytest.mark.parametrize(("name", "content", "sentence"), DOCUMENTS, ids=[f"{name}{said}" for name, _, said in DOCUMENTS])
 def test_documents(name, content, sentence):
     Path(name).write_bytes(content)
     configure({"data.documents": ["a.*"]})
