@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test test-s3 lint format clean
+.PHONY: setup repro test test-slow lint format clean
 
 setup: .venv/.ready
 
@@ -28,10 +28,10 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# A remote against a server that speaks S3; what it needs is not in requirements.txt.
-test-s3: setup
+# What takes too long for every commit: remotes, also on a server that speaks S3, and queues of the real pipeline.
+test-slow: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-s3.txt
-	python -m pytest tests/pipeline/test_remote.py
+	OMP_NUM_THREADS=1 python -m pytest -m slow
 
 format: setup
 	ruff check --fix .

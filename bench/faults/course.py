@@ -28,7 +28,7 @@ STAGES = tuple(read_yaml(ROOT / "dvc.yaml")["stages"])
 CODE = ("fairway", "stages", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml")
 RESULTS = ("artifacts", "reports")
 PARAMS = TINY | {
-    "train": TINY["train"] | {"steps": 400, "tokens_per_step": 128, "checkpoint_seconds": 0.1},
+    "train": TINY["train"] | {"steps": 1000, "tokens_per_step": 128, "checkpoint_seconds": 0.1},
     "certify": TINY["certify"] | {"tokens": 40, "causality_tokens": 200, "causality_checks": 2},
 }
 # What differs between two undisturbed runs, and why. Of these files everything but the numbers is compared.

@@ -27,7 +27,7 @@ OURS = re.compile(r"^error: \S+: .+$", re.MULTILINE)  # the sentence of a stage
 OF_DVC = re.compile(r"^ERROR: .+$", re.MULTILINE)
 ANOTHER = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's sentences for a second one
 DVC_BYTES = 600 << 10  # that DVC writes itself in a run of one stage, at most
-LARGE = 1 << 30  # bytes of a disk that is large enough
+PAGE, LARGE = 1 << 12, 1 << 30  # bytes of the smallest disk (0 is no limit), and of one that is large enough
 WHOLE, PAIRS = 3, 3  # trials of a disk that holds the whole clone, and of two at once
 LOCKS = {"artifacts": STAGES[:-1], "reports": STAGES, ".ckpt": ("train",), ".dvc/cache": STAGES}  # folder: who writes there
 
@@ -154,5 +154,5 @@ def small_disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
             state = os.statvfs(folder)
             used = (state.f_blocks - state.f_bfree) * state.f_frsize
             resize = lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)  # noqa: E731
-            resize(used + room)
+            resize(max(used + room, PAGE))
             yield lambda: resize(LARGE)

@@ -60,7 +60,7 @@ def plan(seed: int, number: int) -> Plan:
     own = random.Random(f"{seed}/{number}")
     count = own.choices((1, 2, 3), (1 - TWICE - THRICE, TWICE, THRICE))[0]
     target = order[number % len(order)]
-    follow = own.random() < FOLLOW and target in STAGES
+    follow = own.random() < FOLLOW and target in STAGES[:-1]
     return Plan(target, tuple(own.choice(SIGNALS) for _ in range(count)), tuple(own.random() for _ in range(count)), follow)
 
 

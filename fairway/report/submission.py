@@ -19,7 +19,7 @@ from fairway.errors import InputError
 from fairway.report import compare, revisions
 from fairway.report.compare import Group
 from fairway.report.readme import readme
-from fairway.report.revisions import WORKSPACE, Revision
+from fairway.report.revisions import LOCK, WORKSPACE, Revision
 
 ROOT = Path()  # the folder of the repository is the current one, as for stages
 ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
@@ -137,8 +137,10 @@ def sources(packed: Revision) -> dict[str, bytes]:
     ran = dict(packed.code)
     found = {}
     for path in sorted({path for module in MODULES for path in import_closure(module, ROOT)}):
+        if path not in ran:
+            raise InputError(f"{LOCK}: it does not say with which {path} the run was; run `git checkout {LOCK}` or `dvc repro`")
         content = (ROOT / path).read_bytes()
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != ran.get(path):  # as DVC hashes
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != ran[path]:  # as DVC hashes
             raise InputError(f"{path}: edited since the run whose artifact is in the workspace; run `dvc repro`")
         found[f"source/{path}"] = content
     return found

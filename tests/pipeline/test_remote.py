@@ -14,8 +14,9 @@ from clones import printed, reproduce
 
 from fairway.report import revisions
 
+pytestmark = pytest.mark.slow
 KEYS = {"access_key_id": "a-key", "secret_access_key": "a-secret"}
-S3 = "needs what is in requirements-s3.txt: make test-s3"
+S3 = "needs what is in requirements-s3.txt: make test-slow"
 
 
 class People(NamedTuple):

@@ -86,6 +86,7 @@ def test_a_run_sees_what_git_tracks(short, monkeypatch):
     assert scores == [2.001, 8.001]
 
 
+@pytest.mark.slow
 def test_a_late_sweep_in_the_queue_leaves_the_trunk_alone(tmp_path, tmp_path_factory, monkeypatch):
     """Of the real pipeline; its results are those of the same params in the working tree."""
     folder = clones.copy(clones.trunk(tmp_path_factory), tmp_path / "fairway")

@@ -140,6 +140,45 @@ def test_what_is_not_of_the_run_is_refused(repository):
         submission.files(["two"], [], WORDS)
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "sentence"),
+    [
+        ("dvc.lock", "stages: {}: {}", "two: its dvc.lock is not as DVC writes it"),
+        ("dvc.lock", "", "two: its dvc.lock is not as DVC writes it"),
+        ("reports/train/loss.tsv", "", "two: its reports/train/loss.tsv is no table of step and loss"),
+        ("reports/train/loss.tsv", "step\tloss\n1\t2.x\n", "two: its reports/train/loss.tsv is no table of step and loss"),
+        ("reports/train/loss.tsv", "step\tloss\n1\t\n", "two: its reports/train/loss.tsv is no table of step and loss"),
+        ("reports/report/stages.json", "[]", "two: its reports/report/stages.json"),
+        (
+            "artifacts/certify/certificate.json",
+            "[1]",
+            "workspace: its artifacts/certify/certificate.json has no key",
+        ),
+        ("reports/compress/metrics.json", "{", "workspace: its reports/compress/metrics.json is not valid JSON"),
+    ],
+)
+def test_a_damaged_file_is_named(repository, path, content, sentence):
+    put(path, content)
+    if not path.startswith("artifacts"):
+        git("add", "-A")
+        git("commit", "-qm", "damaged")
+        git("tag", "-f", "two")
+    with pytest.raises(InputError) as error:
+        submission.files(["two"], [], WORDS)
+    assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
+
+
+def test_a_lock_without_the_code_is_named(repository):
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    del lock["stages"]["train"]["deps"][0]
+    put("dvc.lock", yaml.dump(lock))
+    with pytest.raises(InputError) as error:
+        submission.files(["workspace"], [], WORDS)
+    assert str(error.value) == (
+        "dvc.lock: it does not say with which fairway/codec/runtime.py the run was; run `git checkout dvc.lock` or `dvc repro`"
+    )
+
+
 def test_the_command(repository, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
