@@ -29,6 +29,7 @@ ANOTHER = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's
 DVC_BYTES = 600 << 10  # that DVC writes itself in a run of one stage, at most
 PAGE, LARGE = 1 << 12, 1 << 30  # bytes of the smallest disk (0 is no limit), and of one that is large enough
 WHOLE, PAIRS = 3, 3  # trials of a disk that holds the whole clone, and of two at once
+ORPHAN_SECONDS = 3  # that a stage has been at work when its DVC is killed
 LOCKS = {"artifacts": STAGES[:-1], "reports": STAGES, ".ckpt": ("train",), ".dvc/cache": STAGES}  # folder: who writes there
 
 
@@ -52,7 +53,8 @@ def faults(course: Course, random: random.Random, mounting: bool) -> list[Callab
     places += [("train", ".ckpt")] + [(stage, ".") for stage in random.sample(STAGES, WHOLE)]
     full_disks = [partial(full, course, stage, where if mounting else "", random.random()) for stage, where in places]
     locks = [partial(locked, course, folder, random.choice(stages)) for folder, stages in LOCKS.items() if mounting]
-    return full_disks + locks + [partial(both, course, random.choice(STAGES), random.uniform(0, 5)) for _ in range(PAIRS)]
+    pairs = [partial(both, course, random.choice(STAGES), random.uniform(0, 5)) for _ in range(PAIRS)]
+    return full_disks + locks + pairs + [partial(orphaned, course, stage) for stage in ("train", random.choice(STAGES))]
 
 
 def full(course: Course, stage: str, where: str, part: float) -> Trial:
@@ -100,6 +102,23 @@ def both(course: Course, stage: str, wait: float) -> Trial:
     wrong += ["neither ended well"] * (not any(well)) + differences(course.hashes(), course.clean)
     outcome = "both ended well" if all(well) else "one ended well, one said that another is at work"
     return Trial(BOTH, f"{stage}, the second after {wait:.1f} s", "; ".join(wrong) or outcome, not wrong)
+
+
+def orphaned(course: Course, stage: str) -> Trial:
+    """DVC alone is killed, as by a system short of memory: its stage goes on, beside the one of the next `dvc repro`."""
+    course.restore()
+    course.forget([stage])
+    with started(course.place, "dvc", "repro", stage) as process:
+        for line in process.stdout:
+            if line.startswith("> "):  # the command that DVC has started
+                break
+        time.sleep(ORPHAN_SECONDS)
+        process.kill()
+        process.wait()
+        ending = course.again()
+        said = process.stdout.read()
+    wrong = ["a traceback"] * ("Traceback" in said + ending.said) + ending.wrong + differences(course.hashes(), course.clean)
+    return Trial(BOTH, f"{stage}, whose DVC is killed", "; ".join([*ending.typed, *(wrong or ["the same bytes"])]), not wrong)
 
 
 def judged(course: Course, kind: str, what: str, failed: subprocess.CompletedProcess) -> Trial:

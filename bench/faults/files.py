@@ -19,6 +19,7 @@ from typing import NamedTuple
 from bench.faults.course import ROOT, Course, Trial, differences, digest, environment
 from bench.faults.damage import DAMAGES, NAMES, Damage, Pair, configure, equip, flip, pairs, plan
 from bench.faults.readers import LIMIT, STOPPED, Ended, forked, plainly
+from fairway.sections import SECTIONS
 
 READ, REPEATED = "damaged file: {}", "damaged file, `dvc repro`"
 SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "data/documents.jsonl")  # that DVC cannot make again
@@ -175,9 +176,9 @@ def unfit(ended: Ended, path: str) -> str:
 
 
 def named(path: str, said: str) -> bool:
-    """Whether a file is named, or the folder in which it is missing, or a glob there that finds none."""
-    folder = Path(path).parent.as_posix()
-    return path in said or f"{folder}:" in said or f"'{folder}/*" in said
+    """Whether a file is named, or the folder in which it is missing, or a glob there that finds none, or its param."""
+    folder, param = Path(path).parent.as_posix(), re.search(rf"error: ({'|'.join(SECTIONS)})\.\w+ ", said)
+    return path in said or f"{folder}:" in said or f"'{folder}/*" in said or bool(path == "params.yaml" and param)
 
 
 def outs(course: Course, count: int, random: Random) -> list[tuple[str, Damage]]:

@@ -137,6 +137,22 @@ def test_bad_outcomes(ended, after, words):
     assert outcome.startswith(words) and not survived
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "named"),
+    [
+        ("a/b.json", "error: a/b.json: missing\n", True),
+        ("a/b.json", "error: a: no file\n", True),
+        ("a/b.json", "error: data.documents: no file matches 'a/*.json'\n", True),
+        ("a/b.json", "error: b.json: missing\n", False),
+        ("params.yaml", "error: train.steps 3 is too few\n", True),
+        ("params.yaml", "error: training fails\n", False),
+        ("a/b.json", "error: train.steps 3 is too few\n", False),
+    ],
+)
+def test_what_names_a_file(path, said, named):
+    assert files.named(path, said) is named
+
+
 def test_what_python_says_of_a_damaged_program_is_no_fault():
     program = Pair("a.pyz score text", "a.pyz")
     said = Ended(1, "", "SyntaxError: source code cannot contain null bytes\n")

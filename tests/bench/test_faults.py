@@ -93,6 +93,7 @@ def test_every_stage_meets_a_full_disk_and_every_folder_is_locked(course, capsys
         asked = Counter(job.func for job in jobs)
         assert {job.args[1] for job in jobs if job.func is disk.full} == set(STAGES)
         assert asked[disk.locked] == (len(disk.LOCKS) if mounting else 0) and asked[disk.both] == disk.PAIRS
+        assert asked[disk.orphaned] == 2
     assert "may not mount" in capsys.readouterr().out
 
 
