@@ -86,11 +86,8 @@ def read_certificate(path: Path) -> dict:
 
 
 def read_page(path: Path) -> bytes:
-    with sound(path, "the certificate's page", ValueError):
-        content = path.read_bytes()
-        if not content.startswith(b"# Certificate\n"):
-            raise ValueError("its heading is missing")
-    return content
+    with sound(path, "a page"):
+        return path.read_bytes()
 
 
 def read_tsv(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:

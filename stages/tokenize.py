@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairway import params
-from fairway.errors import InputError
+from fairway.errors import InputError, sound
 from fairway.text import corpus, documents, shards
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.config import Data, Tokenize
 from fairway.text.corpus import Corpus
-from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, read_tokenizer, train_bpe
+from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
 from stages import shell
 
 
@@ -56,7 +56,9 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
     """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
-    model, tokenizer = given_tokenizer(config)
+    model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
+    with sound(config.shards_tokenizer, "a tokenizer", ValueError):
+        tokenizer = Tokenizer.from_bytes(model)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
         for globs, key in ((config.shards_train, "tokenize.shards_train"), (config.shards_val, "tokenize.shards_val"))
@@ -71,13 +73,9 @@ def from_shards(config: Tokenize, folder: Path) -> dict:
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
 
 
-def given_tokenizer(config: Tokenize) -> tuple[bytes, Tokenizer]:
-    """The model of ready-made shards, and what it is a model of."""
-    if config.tokenizer == "bytes":
-        return BYTE_MODEL, Tokenizer.from_bytes(BYTE_MODEL)
-    path, *_ = documents.find_files([config.shards_tokenizer], "tokenize.shards_tokenizer")
-    tokenizer = read_tokenizer(path, "give in tokenize.shards_tokenizer the .model file that made the shards")
-    return path.read_bytes(), tokenizer
+def read_given(path: str, key: str) -> bytes:
+    (found,) = documents.find_files([path], key)
+    return found.read_bytes()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import InputError, sound
 
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
@@ -96,14 +96,10 @@ class Tokenizer:
         return self._decoded(ids[1:] if ids[:1] == [self.bos] else ids)
 
 
-def read_tokenizer(path: Path, advice: str = AGAIN) -> Tokenizer:
-    """The tokenizer in a file. Raises InputError, which names the file and what to do."""
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file. Raises InputError, which names the file."""
     with sound(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
-        serialized = path.read_bytes()
-        try:
-            return Tokenizer.from_bytes(serialized)
-        except InputError as error:
-            raise InputError(f"{error}; {advice}") from None
+        return Tokenizer.from_bytes(path.read_bytes())
 
 
 def _byte_level(cls: type[Tokenizer]) -> Tokenizer:
@@ -119,7 +115,9 @@ def _sentencepiece(cls: type[Tokenizer], serialized: bytes) -> Tokenizer:
     try:
         model.LoadFromSerializedProto(serialized)
     except RuntimeError:
-        raise InputError(f"the tokenizer model ({len(serialized)} bytes) is not a SentencePiece model") from None
+        raise InputError(
+            f"the tokenizer model ({len(serialized)} bytes) is not a SentencePiece model; give the .model file of the tokenizer"
+        ) from None
     size = model.GetPieceSize()
     is_byte = np.array([model.IsByte(index) for index in range(size)])
     is_control = np.array([model.IsControl(i) or model.IsUnknown(i) or model.IsUnused(i) for i in range(size)])
