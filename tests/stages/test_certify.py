@@ -116,7 +116,7 @@ def test_a_clock_that_is_gone_is_not_proved(course):
 
 
 def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(course):
-    submit("result = open('/work/val.txt', 'rb')")
+    submit("result = open('/srv/val.txt', 'rb')")
     certificate = run()
     assert certificate["legal"] is False and certificate["certified_tokens"] == 0
     assert names(certificate)[:4] == [
@@ -125,7 +125,7 @@ def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(cours
         "the reported score is what the text costs",
         "every prediction is a distribution",
     ]
-    assert any("compress tried to open /work/val.txt" in reason for reason in certificate["reasons"])
+    assert any("compress tried to open /srv/val.txt" in reason for reason in certificate["reasons"])
     assert Path("artifacts/certify/coded.fwt").read_bytes() == b""
     metrics = json.loads(Path("reports/certify/metrics.json").read_text())
     assert metrics["certified_bpb"] is None and metrics["coded_minus_scored_percent"] is None
