@@ -89,13 +89,13 @@ def ours(submission: bytes, text: bytes) -> tuple[Result, Speed, Speed]:
         folder = Path(name)
         (folder / "submission.pyz").write_bytes(submission)
         (folder / "text").write_bytes(text)
-        encode, encoding = run_alone(folder, "compress", "text", "coded")
-        decode, decoding = run_alone(folder, "decompress", "coded", "back")
+        encode, encoding = run_in_sandbox(folder, "compress", "text", "coded")
+        decode, decoding = run_in_sandbox(folder, "decompress", "coded", "back")
         assert (folder / "back").read_bytes() == text, "submission.pyz gives another text back"
         return Result((folder / "coded").stat().st_size, encode, decode), encoding, decoding
 
 
-def run_alone(folder: Path, *arguments: str) -> tuple[float, Speed]:
+def run_in_sandbox(folder: Path, *arguments: str) -> tuple[float, Speed]:
     """Seconds of the process, from start to end, and its own report."""
     start = time.monotonic()
     command = [sys.executable, "-I", "submission.pyz", *arguments]

@@ -1,6 +1,6 @@
-"""The rogues' gallery as a table: which cheats and bugs of the challenge were tried, and what the certificate says of each.
+"""The cheats' gallery as a table: which cheats and bugs of the challenge were tried, and what the certificate says of each.
 
-Each goes through the real stages of a tiny course (tests/gallery/course.py), whose chatter goes to standard error. Exits
+Each goes through the real stages of a tiny pipeline (tests/gallery/pipeline.py), whose chatter goes to standard error. Exits
 with 1 if one got through, or was refused for another reason than its own. Run: python -m bench.gallery > gallery.md
 """
 
@@ -9,20 +9,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.gallery import course, rogues_artifact, rogues_data, rogues_score
+from tests.gallery import cheats_artifact, cheats_data, cheats_score, pipeline
 
-GALLERY = {"the score": rogues_score, "data, bytes and time": rogues_data, "the artifact": rogues_artifact}
+GALLERY = {"the score": cheats_score, "data, bytes and time": cheats_data, "the artifact": cheats_artifact}
 
 
-def judge(rogue: course.Rogue, honest: Path) -> tuple[bool, list[str]]:
-    """Whether a rogue is refused for its own reasons, and the cells of its row."""
+def judge(cheat: pipeline.Cheat, honest: Path) -> tuple[bool, list[str]]:
+    """Whether a cheat is refused for its own reasons, and the cells of its row."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder).resolve()
-        found = course.failing(course.judged(rogue, honest, place))
-    caught = course.for_its_own_reasons(rogue, found)
+        found = pipeline.failing(pipeline.judged(cheat, honest, place))
+    caught = pipeline.for_its_own_reasons(cheat, found)
     reasons = "; ".join(f"{claim}: {result}" for claim, result in found.items())
-    reasons = reasons.replace(str(place), "…").replace(str(course.ROOT), "…")
-    return caught, [rogue.name, rogue.source, reasons if caught else f"**{reasons or 'it got through'}**"]
+    reasons = reasons.replace(str(place), "…").replace(str(pipeline.ROOT), "…")
+    return caught, [cheat.name, cheat.source, reasons if caught else f"**{reasons or 'it got through'}**"]
 
 
 def main() -> int:
@@ -30,14 +30,14 @@ def main() -> int:
     with (
         contextlib.redirect_stdout(sys.stderr),
         tempfile.TemporaryDirectory() as folder,
-        course.honest_course(Path(folder)) as certificate,
+        pipeline.honest_course(Path(folder)) as certificate,
     ):
         if not certificate["legal"]:
-            sys.exit(f"error: the honest course is refused: {'; '.join(certificate['reasons'])}")
-        for title, rogues in GALLERY.items():
-            print(f"## Rogues of {title}\n\n| cheat | known from | refused because |\n|---|---|---|", file=table)
-            for rogue in rogues.ROGUES:
-                caught, cells = judge(rogue, Path(folder))
+            sys.exit(f"error: the honest pipeline is refused: {'; '.join(certificate['reasons'])}")
+        for title, cheats in GALLERY.items():
+            print(f"## Cheats of {title}\n\n| cheat | known from | refused because |\n|---|---|---|", file=table)
+            for cheat in cheats.ROGUES:
+                caught, cells = judge(cheat, Path(folder))
                 tried, refused = tried + 1, refused + caught
                 row = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
                 print(f"| {' | '.join(row)} |", file=table, flush=True)

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.ngram_plan import linear, plan, timed, tree
+from fairway.mixture.config import Ngram
+from fairway.mixture.features import Features
+from fairway.mixture.flat import FlatMixture, mixture_of
+from fairway.mixture.tree_mixture import TreeMixture, word_starts
 from fairway.score.bits import bits_per_byte
-from fairway.score.config import Ngram
-from fairway.score.evidence import Evidence
 from fairway.score.files import read, read_evidence
-from fairway.score.flat import FlatMixture, mixture_of
-from fairway.score.tree_mixture import TreeMixture, word_starts
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from tests.score.dictionary import DictionaryCounts, DictionaryMixture
-from tests.score.plain_tree import PlainTree
+from tests.mixture.dictionary import DictionaryCounts, DictionaryMixture
+from tests.mixture.plain_tree import PlainTree
 
 ARTIFACTS, RESULTS = Path("artifacts"), Path(__file__).parent / "results"
 BEST_LINEAR = Ngram(  # tuned on the holdout split
@@ -69,7 +69,7 @@ class Sizes(NamedTuple):
 class Recorded(NamedTuple):
     """What the stages have left: of the validation stream and its text, of the vocabulary, and the training split."""
 
-    evidence: Evidence
+    evidence: Features
     text_bytes: int
     ranks: np.ndarray  # uint16 (V,)
     starts: np.ndarray  # bool (V,)
@@ -130,16 +130,16 @@ class RunningSums(DictionaryCounts):
                 sums[1] += ([0, *self.settings.discounts])[min(count + 1, 3)] - ([0, *self.settings.discounts])[min(count, 3)]
 
 
-def without_cache(evidence: Evidence) -> Evidence:
+def without_cache(evidence: Features) -> Features:
     paths = np.repeat(evidence.paths[..., :1], 2, axis=-1)
     return evidence._replace(paths=paths, nearest=np.zeros_like(evidence.nearest))
 
 
-def repeated(evidence: Evidence, tokens: int) -> Evidence:
-    return Evidence(*(np.resize(array, (tokens, *array.shape[1:])) for array in evidence))
+def repeated(evidence: Features, tokens: int) -> Features:
+    return Features(*(np.resize(array, (tokens, *array.shape[1:])) for array in evidence))
 
 
-def first(evidence: Evidence, tokens: int) -> Evidence:
+def first(evidence: Features, tokens: int) -> Features:
     return evidence.part(slice(tokens))
 
 
@@ -148,7 +148,7 @@ class Measured(NamedTuple):
     rate: float  # tokens a second
 
 
-def measured(given: Recorded, evidence: Evidence, settings: Ngram, tokens: int) -> Measured:
+def measured(given: Recorded, evidence: Features, settings: Ngram, tokens: int) -> Measured:
     """Bits per byte of the validation stream, and the speed on the same repeated to so many tokens."""
     given.mixture(settings).score(first(evidence, 100))  # compiles
     bpb = given.bpb(given.mixture(settings).score(evidence)[0])

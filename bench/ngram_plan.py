@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.score import successors
-from fairway.score.config import Ngram
-from fairway.score.estimators import NODE
-from fairway.score.evidence import Evidence
-from fairway.score.mixture import NgramMixture
-from fairway.score.ngram import empty_table
-from fairway.score.tree_mixture import TreeMixture
+from fairway.mixture import context_table
+from fairway.mixture.config import Ngram
+from fairway.mixture.estimators import NODE
+from fairway.mixture.features import Features
+from fairway.mixture.ngram_table import empty_table
+from fairway.mixture.token_mixture import NgramMixture
+from fairway.mixture.tree_mixture import TreeMixture
 
 EXCHANGED = 0.2  # of the tokens of a copy
 ENTRIES = 100_000_000  # `ngram.table_entries` of params.yaml
@@ -77,7 +77,7 @@ def ngram_gigabytes(count: float, vocabulary: int) -> tuple[float, float]:
 
 def context_gigabytes(count: float) -> tuple[float, float]:
     """The table is two thirds full at most, and twice as large as the one that it takes the place of."""
-    entries = successors.empty().entries
+    entries = context_table.empty().entries
     capacity = len(entries)
     while 3 * count > 2 * capacity:
         capacity *= 2
@@ -95,13 +95,13 @@ def long_text(train: np.ndarray, tokens: int, exchanged: float = EXCHANGED) -> n
     return np.concatenate(copies)[:tokens]
 
 
-def random_evidence(tokens: np.ndarray, depth: int, random: np.random.Generator) -> Evidence:
+def random_evidence(tokens: np.ndarray, depth: int, random: np.random.Generator) -> Features:
     """Of the size that a network's would have. There are no hints."""
     nats = random.gamma(1.0, 2.5, len(tokens))
     network = 3 * random.standard_normal((len(tokens), depth, 1), np.float32)
     cached = network + 0.3 * random.standard_normal(network.shape, np.float32)
     none = np.zeros(len(tokens), np.uint8)
-    return Evidence(
+    return Features(
         tokens=tokens,
         nats=nats,
         entropy=np.minimum(nats, 6.9),

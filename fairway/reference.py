@@ -65,7 +65,7 @@ def allowed(field: dataclasses.Field) -> str:
 
 
 def readers(section: str, stages: dict[str, dict]) -> str:
-    """The stages that declare a section, or some of its keys, in dvc.yaml; in the order of the course."""
+    """The stages that declare a section, or some of its keys, in dvc.yaml; in the order of the pipeline."""
     words = []
     for stage, content in stages.items():
         keys = content.get("params", [])

@@ -9,10 +9,11 @@ import sys
 from fairway.codec.config import Compress
 from fairway.errors import InputError
 from fairway.lm.config import Model
+from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, read_yaml
 from fairway.proof.config import Certify
 from fairway.quant.config import Quant
-from fairway.score.config import Cache, Eval, Ngram, Ttt
+from fairway.score.config import Eval, Ttt
 from fairway.text.config import Data, Tokenize
 from fairway.train.config import PrequantTtt, Qat, Train
 

@@ -16,17 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from fairway.codec import packing
 from fairway.codec.config import Compress
+from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, read_yaml
-from fairway.proof import certificate, clocks, evidence, rules, trial
+from fairway.proof import certificate, checks, clocks, round_trip, rules
+from fairway.proof.checks import Data
 from fairway.proof.coded import Coded
 from fairway.proof.config import Certify
-from fairway.proof.evidence import Data
 from fairway.proof.prefix import cut
 from fairway.score import files
-from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
+from fairway.score.config import Eval, Settings, Ttt
 from fairway.score.streaming import learned_chunks
+from fairway.submission import packing
 from fairway.text.documents import read_documents
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
@@ -58,14 +59,14 @@ def main() -> None:
     prefix, text = cut(data.stream, tokenizer, config.wanted(len(data.stream) - 1))
     targets = len(prefix) - 1
     with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(trial.round_trip, submission, text)
+        pending = pool.submit(round_trip.run, submission, text)
         torch.set_num_threads(1)  # the codec runs on one core, the real scorer beside it
-        checked = evidence.shown_by_scoring(weights, settings, data, config)
-        checked += evidence.shown_by_files(data, splits, ledgers, config.val_documents)
+        checked = checks.shown_by_scoring(weights, settings, data, config)
+        checked += checks.shown_by_files(data, splits, ledgers, config.val_documents)
     tried = pending.result()
-    coded = evidence.measured(tried, submission, prefix[1:])
+    coded = checks.measured(tried, submission, prefix[1:])
     claims = [
-        *evidence.shown_by_coding(tried, coded, text, targets, data),
+        *checks.shown_by_coding(tried, coded, text, targets, data),
         *checked,
         rules.within_budget(len(submission), budget),
         rules.within_time("train", times, config.train_seconds),
@@ -99,7 +100,7 @@ def describe(coded: Coded | str, content: dict, text_bytes: int, nats: np.ndarra
     }
 
 
-def timing(tried: trial.Trial) -> dict:
+def timing(tried: round_trip.RoundTrip) -> dict:
     """Seconds of both directions, and of the decoder alone once it has started; what a failed one did not say is null."""
     tokens, seconds, begin = (tried.decompress.number(name) for name in ("tokens", "seconds", "start_seconds"))
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairway.codec import container, packing
+from fairway.codec import container
 from fairway.codec.config import Compress
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
@@ -18,10 +18,10 @@ from fairway.params import load
 from fairway.quant import artifact
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.roles import role_of
+from fairway.submission import packing
 from fairway.text.tokenizer import read_tokenizer
 from stages import shell
 
-MODULES = ["fairway.codec.runtime", "fairway.codec.text"]
 ROOT = Path(__file__).resolve().parents[1]
 Matrices = dict[str, QuantisedMatrix]
 Small = dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def main() -> None:
     encoded = time.monotonic()
     check(container.read_integers(model), (config, matrices, small))
     decoded = time.monotonic()
-    pyz = packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
+    pyz = packing.build(packing.MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
     if len(pyz) > params.budget_bytes:
         raise InputError(
             f"submission.pyz takes {len(pyz):,} bytes, {len(pyz) - params.budget_bytes:,} more than compress.budget_bytes "

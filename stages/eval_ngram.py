@@ -8,15 +8,15 @@ import time
 import numpy as np
 
 from fairway.errors import AGAIN, InputError
+from fairway.mixture.config import Ngram
+from fairway.mixture.features import Features
+from fairway.mixture.flat import mixture_of
+from fairway.mixture.match import LONGEST
+from fairway.mixture.tree import depth
+from fairway.mixture.tree_mixture import word_starts
 from fairway.params import load
 from fairway.score.bits import bits_per_byte
-from fairway.score.config import Ngram
-from fairway.score.evidence import Evidence
 from fairway.score.files import read, read_evidence, read_tree
-from fairway.score.flat import mixture_of
-from fairway.score.hints import LONGEST
-from fairway.score.tree import depth
-from fairway.score.tree_mixture import word_starts
 from fairway.text.tokenizer import read_tokenizer
 from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
 
@@ -49,7 +49,7 @@ def main() -> None:
     write_json(REPORTS / "eval_ngram/timing.json", {"seconds": round(seconds, 2), "tokens_per_second": round(rate)})
 
 
-def check(evidence: Evidence, vocabulary_size: int) -> None:
+def check(evidence: Features, vocabulary_size: int) -> None:
     """Raises InputError for what eval_ttt cannot have written: compiled code trusts its indices."""
     for name, column, values, most in (
         ("scores.npy", "token", evidence.tokens, vocabulary_size - 1),

@@ -10,13 +10,14 @@ import time
 
 import numpy as np
 
+from fairway.mixture.config import Cache
+from fairway.mixture.features import Features
+from fairway.mixture.tree import path_nats
 from fairway.params import load
-from fairway.score.config import Cache, Eval, Ttt
-from fairway.score.evidence import Evidence
+from fairway.score.config import Eval, Ttt
+from fairway.score.features import record_stream, tree_of
 from fairway.score.files import hint_table
-from fairway.score.recording import record_stream, tree_of
 from fairway.score.streaming import learned_chunks
-from fairway.score.tree import path_nats
 from fairway.train.ranks import Ranks
 from stages.launch import launch, visible_ranks
 from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
@@ -51,14 +52,14 @@ def main() -> None:
         ranks.leave()
 
 
-def write(validation: Validation, evidence: Evidence, tree: np.ndarray) -> None:
+def write(validation: Validation, evidence: Features, tree: np.ndarray) -> None:
     write_scores(OUT / "scores.npy", validation, evidence.nats, evidence.entropy)
     write_array(OUT / "hints.npy", hint_table(evidence))
     write_array(OUT / "paths.npy", evidence.paths)
     write_array(OUT / "tree.npy", tree)
 
 
-def describe(validation: Validation, evidence: Evidence, tree: np.ndarray, training: Ttt, cache: Cache) -> dict:
+def describe(validation: Validation, evidence: Features, tree: np.ndarray, training: Ttt, cache: Cache) -> dict:
     """The metrics; the cache's with the weight that the tree mixture starts from."""
     metrics = {"val_bpb_ttt": round(validation.bpb(evidence.nats), 6)}
     if cache.tokens:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from fairway.codec import container, packing
+from fairway.codec import container
 from fairway.codec.config import Compress
 from fairway.lm import checkpoint
 from fairway.lm.config import Architecture
@@ -24,10 +24,11 @@ from fairway.params import load
 from fairway.quant import allocation, artifact, calibration, hessian, quantiser
 from fairway.quant.config import Quant
 from fairway.quant.matrix import QuantisedMatrix
+from fairway.submission import packing
 from fairway.text.shards import read_split
 from fairway.train.ranks import Ranks
 from stages import shell
-from stages.compress import MODULES, ROOT, serialized_tokenizer
+from stages.compress import ROOT, serialized_tokenizer
 from stages.launch import launch, visible_ranks
 
 SPLIT = "train"  # that the curvature is of
@@ -117,7 +118,7 @@ def submission_size(
 ) -> Callable[[float], int]:
     """The size of the whole submission as a function of the coarseness, by quantising and coding."""
     tokenizer = serialized_tokenizer()
-    empty = len(packing.build(MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: b""}, ROOT))
+    empty = len(packing.build(packing.MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: b""}, ROOT))
     config = dataclasses.asdict(architecture)
 
     def size_at(coarseness: float) -> int:

@@ -1,6 +1,7 @@
 """Plain values for every param of the predictor, so that a test names only those it is about."""
 
-from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
+from fairway.mixture.config import Cache, Ngram
+from fairway.score.config import Eval, Settings, Ttt
 
 EVAL = Eval(
     method="streaming",

@@ -10,9 +10,10 @@ import pytest
 from fairway.bounds import bounded
 from fairway.errors import InputError
 from fairway.lm.config import Model
+from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, parse, read_yaml
 from fairway.quant.config import Quant
-from fairway.score.config import Cache, Eval, Ngram, Settings, Ttt
+from fairway.score.config import Eval, Settings, Ttt
 from fairway.train.config import PrequantTtt, Train
 
 REPOSITORY = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
-"""Faults done on purpose to a tiny course, and whether it survives them: kills, full disks, locked folders, damaged files.
+"""Faults done on purpose to a tiny pipeline, and whether it survives them: kills, full disks, locked folders, damaged files.
 
-Each trial starts from the state after an undisturbed `dvc repro` (course.py) and ends with another one, whose files must be
+Each trial starts from the state after an undisturbed `dvc repro` (pipeline.py) and ends with another one, whose files must be
 those of the undisturbed run, byte for byte. The seed and its name determine a trial, but for what else the machine does when
 a signal arrives. Exits with 1 if anything was lost. `--out bench/results/faults.md` keeps the table, `--only kill7` does
 one trial. Run: python -m bench.faults [--kills 30] [--corruptions 200] [--seed 0]
@@ -13,14 +13,14 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from bench.faults.course import Trial, course
 from bench.faults.disk import disk
 from bench.faults.kills import kills
+from bench.faults.pipeline import Trial, pipeline
 
 INTRODUCTION = """\
 # Faults
 
-A tiny course through all ten stages is killed, starved of disk and damaged (bench/faults/); then `dvc repro` is typed again, as
+A tiny pipeline of all ten stages is killed, starved of disk and damaged (bench/faults/); then `dvc repro` is typed again, as
 [docs/faults.md](../../docs/faults.md) says. A trial survives if nothing half done stands under its real name, what is said is
 a sentence, and in the end every file in `artifacts/` and `reports/` has the bytes of an undisturbed run, but for seconds and
 what shows them. `python -m bench.faults` printed this.
@@ -40,7 +40,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told us, and so all we start, to ignore it
     trials, counts, accepted = [], Counter(), ""
     with tempfile.TemporaryDirectory() as folder:
-        tiny = course(Path(folder).resolve())
+        tiny = pipeline(Path(folder).resolve())
         if options.kills:
             trials, counts = kills(tiny, options.kills, options.seed, options.only)
             trials += disk(tiny, options.seed, options.only)

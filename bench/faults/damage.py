@@ -1,6 +1,6 @@
 """Ways to damage a file, and which file is damaged for whom.
 
-Who reads what is not written down here for a stage: dvc.yaml names it. To that come what the small course has no example
+Who reads what is not written down here for a stage: dvc.yaml names it. To that come what the small pipeline has no example
 of (other kinds of documents, ready-made shards, a saved training run), and the commands beside the stages. Each pair of a
 reader and a file meets every damage in turn, so that however few trials there are, they are spread over all pairs.
 """
@@ -20,7 +20,7 @@ import zstandard
 from pyarrow import parquet
 
 from fairway.params import read_yaml
-from tests.gallery.course import documents
+from tests.gallery.pipeline import documents
 
 FORMATS, SHARDS, SAVED = "formats", "theirs", ".ckpt/train"  # folders that are made for trials
 DOCUMENTS = ("documents.jsonl", "documents.jsonl.zst", "documents.jsonl.gz", "documents.parquet", "texts/07.txt")
@@ -159,7 +159,7 @@ def plan(pairs: list[Pair], random: Random) -> Iterator[tuple[Pair, Damage]]:
 
 
 def equip(folder: Path) -> None:
-    """Add the files of other kinds to a copy of the course: documents of every format, and ready-made shards."""
+    """Add the files of other kinds to a copy of the pipeline: documents of every format, and ready-made shards."""
     texts, lines = folder / FORMATS / "texts", documents()
     texts.mkdir(parents=True)
     (folder / FORMATS / "documents.jsonl").write_text(lines, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Damaged files: whoever reads one says so in a sentence, or DVC puts the file right; nothing half is left behind.
 
-Most trials run the reader itself on a copy of the course, in a process forked from a warm one (readers.py); the first trial
+Most trials run the reader itself on a copy of the pipeline, in a process forked from a warm one (readers.py); the first trial
 of each command runs it as a plain process as well, and both must end alike. The others are `dvc repro` on the clone. Where
 the format cannot show a damage, the reader accepts it: these trials are told apart, and it is DVC's hashes that see it.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from bench.faults.course import ROOT, Course, Trial, differences, digest, environment
 from bench.faults.damage import DAMAGES, NAMES, Damage, Pair, configure, equip, flip, pairs, plan
+from bench.faults.pipeline import ROOT, Pipeline, Trial, differences, digest, environment
 from bench.faults.readers import LIMIT, STOPPED, Ended, forked, plainly
 from fairway.sections import SECTIONS
 
@@ -48,14 +48,14 @@ class Bench(NamedTuple):
         return self.folder / "desk"
 
 
-def corruptions(course: Course, count: int, seed: int) -> list[Trial]:
+def corruptions(pipeline: Pipeline, count: int, seed: int) -> list[Trial]:
     """`count` trials of readers, and a tenth as many of `dvc repro`; the same ones for the same seed."""
     random = Random(seed)
-    with tempfile.TemporaryDirectory() as folder, as_the_course(course):
+    with tempfile.TemporaryDirectory() as folder, as_the_course(pipeline):
         bench = Bench(Path(folder).resolve(), set(), {})
-        prepare(course.folder, bench)
+        prepare(pipeline.folder, bench)
         trials = [read(bench, pair, damage, random) for pair, damage in islice(plan(pairs(bench.base), random), count)]
-    return trials + [repeated(course, path, damage, random) for path, damage in outs(course, -(-count // 10), random)]
+    return trials + [repeated(pipeline, path, damage, random) for path, damage in outs(pipeline, -(-count // 10), random)]
 
 
 def accepted(trials: list[Trial]) -> str:
@@ -67,10 +67,10 @@ def accepted(trials: list[Trial]) -> str:
 
 
 @contextlib.contextmanager
-def as_the_course(course: Course):
-    """The environment of the course, with one rank."""
+def as_the_course(pipeline: Pipeline):
+    """The environment of the pipeline, with one rank."""
     before = dict(os.environ)
-    os.environ.update(environment(course.place) | {"NPROC": "1"})
+    os.environ.update(environment(pipeline.place) | {"NPROC": "1"})
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ def as_the_course(course: Course):
 
 
 def prepare(clone: Path, bench: Bench) -> None:
-    """A copy of the course, its code by links, with files of every kind and a training run that was stopped."""
+    """A copy of the pipeline, its code by links, with files of every kind and a training run that was stopped."""
     bench.base.mkdir()
     for name in ("artifacts", "reports", "data"):
         shutil.copytree(clone / name, bench.base / name)
@@ -181,38 +181,38 @@ def named(path: str, said: str) -> bool:
     return path in said or f"{folder}:" in said or f"'{folder}/*" in said or bool(path == "params.yaml" and param)
 
 
-def outs(course: Course, count: int, random: Random) -> list[tuple[str, Damage]]:
+def outs(pipeline: Pipeline, count: int, random: Random) -> list[tuple[str, Damage]]:
     """Files for `dvc repro` to find damaged: the sources first, then outputs of all stages.
 
     Bits of a source are not flipped: another letter in a document is another document.
     """
     visible = [damage for damage in DAMAGES if damage is not flip]
     chosen = [(path, random.choice(visible)) for path in SOURCES]
-    chosen += [(path, random.choice(DAMAGES)) for path in random.sample(sorted(course.clean), len(course.clean))]
+    chosen += [(path, random.choice(DAMAGES)) for path in random.sample(sorted(pipeline.clean), len(pipeline.clean))]
     return chosen[:count]
 
 
-def repeated(course: Course, path: str, damage: Damage, random: Random) -> Trial:
+def repeated(pipeline: Pipeline, path: str, damage: Damage, random: Random) -> Trial:
     """One file damaged in the clone itself, and `dvc repro` there."""
-    what = f"{path} {damage(course.folder / path, random)}"
-    ended = course.run("dvc", "repro")
+    what = f"{path} {damage(pipeline.folder / path, random)}"
+    ended = pipeline.run("dvc", "repro")
     said = ended.stdout + ended.stderr
     outcome = RESTORED
     if ended.returncode and path in SOURCES:
         outcome = REFUSED_FIRST
         if "Traceback" in said or not named(path, said):
-            return restored(course, what, f"not a word on the file: {said[-300:]!r}")
-        course.run("rm", "-rf", path)
-        course.run("git", "checkout", "--", path)
-        ended = course.run("dvc", "repro")
+            return restored(pipeline, what, f"not a word on the file: {said[-300:]!r}")
+        pipeline.run("rm", "-rf", path)
+        pipeline.run("git", "checkout", "--", path)
+        ended = pipeline.run("dvc", "repro")
     if ended.returncode:
-        return restored(course, what, f"`dvc repro` fails: {(ended.stdout + ended.stderr)[-300:]!r}")
-    return restored(course, what, "; ".join(differences(course.hashes(), course.clean)) or outcome)
+        return restored(pipeline, what, f"`dvc repro` fails: {(ended.stdout + ended.stderr)[-300:]!r}")
+    return restored(pipeline, what, "; ".join(differences(pipeline.hashes(), pipeline.clean)) or outcome)
 
 
-def restored(course: Course, what: str, outcome: str) -> Trial:
-    """A trial of `dvc repro`, after which the course is as before."""
+def restored(pipeline: Pipeline, what: str, outcome: str) -> Trial:
+    """A trial of `dvc repro`, after which the pipeline is as before."""
     survived = outcome in (RESTORED, REFUSED_FIRST)
     if not survived or outcome == REFUSED_FIRST:
-        course.restore()
+        pipeline.restore()
     return Trial(REPEATED, what, outcome, survived)

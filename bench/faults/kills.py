@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
-from bench.faults.course import STAGES, Course, Trial, differences, started
+from bench.faults.pipeline import STAGES, Pipeline, Trial, differences, started
 
 CHECKOUT, LOCK = "checkout", "dvc.lock"
 BEFORE_LOCK = "eval_ngram"  # the stage after which dvc.lock is written
@@ -64,80 +64,82 @@ def plan(seed: int, number: int) -> Plan:
     return Plan(target, tuple(own.choice(SIGNALS) for _ in range(count)), tuple(own.random() for _ in range(count)), follow)
 
 
-def kills(course: Course, count: int, seed: int, only: str = "") -> tuple[list[Trial], Counter]:
+def kills(pipeline: Pipeline, count: int, seed: int, only: str = "") -> tuple[list[Trial], Counter]:
     """The trials kill0, kill1, … or only one of them, each told as it ends; and what was counted on the way."""
-    counts, trials, seconds = Counter(dict.fromkeys(COUNTED, 0)), [], rehearsal(course)
+    counts, trials, seconds = Counter(dict.fromkeys(COUNTED, 0)), [], rehearsal(pipeline)
     for number in range(count):
         name = f"kill{number}"
         if only in ("", name):
-            trials.append(trial(course, name, plan(seed, number), seconds, counts))
+            trials.append(trial(pipeline, name, plan(seed, number), seconds, counts))
             print(f"{trials[-1].what}: {trials[-1].outcome}", flush=True)
     return trials, counts
 
 
-def rehearsal(course: Course) -> dict[str, float]:
+def rehearsal(pipeline: Pipeline) -> dict[str, float]:
     """Seconds of each target, DVC's start and end included. Raises RuntimeError if a run without a fault has other bytes."""
-    course.restore()
-    course.forget(STAGES)
+    pipeline.restore()
+    pipeline.forget(STAGES)
     seconds, begin, stage = {}, time.monotonic(), ""
-    with started(course.place, "dvc", "repro") as process:
+    with started(pipeline.place, "dvc", "repro") as process:
         for line in process.stdout:
             if found := RUNNING.search(line):
                 now = time.monotonic()
                 seconds[stage], begin, stage = now - begin, now, found[1]
     seconds[stage] = time.monotonic() - begin
-    if found := differences(course.hashes(), course.clean):
+    if found := differences(pipeline.hashes(), pipeline.clean):
         raise RuntimeError(f"two runs without a fault differ: {', '.join(found)}")
     start = seconds.pop("")
-    course.restore()
-    ready(course, CHECKOUT, False)
+    pipeline.restore()
+    ready(pipeline, CHECKOUT, False)
     begin = time.monotonic()
-    course.run("dvc", "repro")
+    pipeline.run("dvc", "repro")
     return {stage: start + duration for stage, duration in seconds.items()} | {CHECKOUT: time.monotonic() - begin}
 
 
-def ready(course: Course, target: str, follow: bool) -> None:
+def ready(pipeline: Pipeline, target: str, follow: bool) -> None:
     """Make the target stale, and with `follow` what comes after it."""
     if target == CHECKOUT:
-        for path in course.clean:
-            (course.folder / path).unlink()
+        for path in pipeline.clean:
+            (pipeline.folder / path).unlink()
         return
     first = STAGES.index(BEFORE_LOCK if target == LOCK else target)
-    course.forget(STAGES[first:] if follow else STAGES[first : first + 1])
+    pipeline.forget(STAGES[first:] if follow else STAGES[first : first + 1])
 
 
-def trial(course: Course, name: str, plan: Plan, seconds: dict[str, float], counts: Counter) -> Trial:
+def trial(pipeline: Pipeline, name: str, plan: Plan, seconds: dict[str, float], counts: Counter) -> Trial:
     """Kill as planned, or earlier if that is too late; run again as a user would; compare."""
-    course.restore()
-    ready(course, plan.target, plan.follow)
+    pipeline.restore()
+    ready(pipeline, plan.target, plan.follow)
     notes, wrong = [], []
     for kind, moment in zip(plan.signals, plan.moments, strict=True):
         after, wait = (WRITING, moment * WRITING_SECONDS) if plan.target == LOCK else ("", moment * seconds[plan.target])
-        said, victim = interrupted(course, plan.command, getattr(signal, kind), wait, after)
+        said, victim = interrupted(pipeline, plan.command, getattr(signal, kind), wait, after)
         notes.append(f"{kind} hit {victim}" if victim else "one came too late")
         counts["signals"] += bool(victim)
         counts["signals_to_dvc_alone"] += victim == "DVC"
         counts["trainings_resumed"] += RESUMED in said
         counts["tracebacks_of_interrupts"] += "KeyboardInterrupt" in said
-        wrong += half(course) + ["a traceback"] * ("Traceback" in said and "KeyboardInterrupt" not in said)
+        wrong += half(pipeline) + ["a traceback"] * ("Traceback" in said and "KeyboardInterrupt" not in said)
     if not any("hit" in note for note in notes):
-        return trial(course, name, plan._replace(moments=tuple(moment / 2 for moment in plan.moments)), seconds, counts)
-    ending = course.again()
+        return trial(pipeline, name, plan._replace(moments=tuple(moment / 2 for moment in plan.moments)), seconds, counts)
+    ending = pipeline.again()
     counts["trainings_resumed"] += RESUMED in ending.said
     counts["remedies"] += len(ending.remedies)
-    wrong += ending.wrong + differences(course.hashes(), course.clean)
-    if (course.folder / ".ckpt/train").exists():
+    wrong += ending.wrong + differences(pipeline.hashes(), pipeline.clean)
+    if (pipeline.folder / ".ckpt/train").exists():
         wrong.append(".ckpt/train is left behind")
     outcome = "; ".join([*notes, *ending.typed, *(wrong or ["the same bytes"])])
     return Trial(f"killed in {plan.target}", f"{name}: {plan}", outcome, not wrong)
 
 
-def interrupted(course: Course, command: tuple[str, ...], number: signal.Signals, wait: float, after: str) -> tuple[str, str]:
+def interrupted(
+    pipeline: Pipeline, command: tuple[str, ...], number: signal.Signals, wait: float, after: str
+) -> tuple[str, str]:
     """Start a command, and send a signal to its process group `wait` seconds after its start, or after it says `after`.
 
     Returns what it said, and which stage was at work, "DVC" for none, "" where all was over before.
     """
-    process, lines, heard, victim = started(course.place, *command), [], threading.Event(), ""
+    process, lines, heard, victim = started(pipeline.place, *command), [], threading.Event(), ""
 
     def listen() -> None:
         for line in process.stdout:
@@ -173,10 +175,10 @@ def at_work(dvc: int) -> str:
     return commands[0] if commands else "DVC"
 
 
-def half(course: Course) -> list[str]:
+def half(pipeline: Pipeline) -> list[str]:
     """Files under their real names that are neither absent nor as they must be."""
-    found = {path: digest for path, digest in course.hashes().items() if path not in GROWING and not LEFT.search(path)}
-    expected = {path: digest for path, digest in course.clean.items() if path in found}
-    growing = [path for path in GROWING if (course.folder / path).exists()]
-    cut = [path for path in growing if not (course.folder / path).read_bytes().endswith(b"\n")]
+    found = {path: digest for path, digest in pipeline.hashes().items() if path not in GROWING and not LEFT.search(path)}
+    expected = {path: digest for path, digest in pipeline.clean.items() if path in found}
+    growing = [path for path in GROWING if (pipeline.folder / path).exists()]
+    cut = [path for path in growing if not (pipeline.folder / path).read_bytes().endswith(b"\n")]
     return [f"after a kill {found}" for found in [*differences(found, expected), *(f"{path} is cut off" for path in cut)]]

@@ -20,13 +20,18 @@ from typing import NamedTuple
 
 import yaml
 
-from bench.faults.course import ROOT
+from bench.faults.pipeline import ROOT
 
 LIMIT = 120  # seconds
 STOPPED = "stopped training"  # a command of the trials' own
 STOPPED_AT = 15  # step
 SHARED = ("stages/shell.py", "stages/launch.py", "stages/validation.py")  # what stages import of each other
-COMMANDS = ("fairway/codec/runtime.py", "fairway/report/compare.py", "fairway/report/submission.py", "fairway/presets.py")
+COMMANDS = (
+    "fairway/submission/command_line.py",
+    "fairway/report/compare.py",
+    "fairway/report/submission.py",
+    "fairway/presets.py",
+)
 
 
 class Ended(NamedTuple):
@@ -80,10 +85,10 @@ def act(folder: Path, command: str, desk: Path) -> None:
         sys.modules.pop(module, None)  # that another one has imported
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
-        from fairway.codec import runtime
+        from fairway.submission import command_line
 
         sys.argv[0] = first
-        sys.exit(runtime.main(sys.argv[1:]))
+        sys.exit(command_line.main(sys.argv[1:]))
 
 
 def stop_training() -> None:
@@ -102,9 +107,9 @@ def stop_training() -> None:
 
 
 def remember_round_trips(desk: Path) -> None:
-    from fairway.proof import trial
+    from fairway.proof import round_trip
 
-    trial.round_trip = remembered(trial.round_trip, desk)
+    round_trip.run = remembered(round_trip.run, desk)
 
 
 def remembered(function: Callable, desk: Path) -> Callable:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fairway.lm.model import GPT
+from fairway.mixture.flat import mixture_of
 from fairway.score.config import Settings
-from fairway.score.flat import mixture_of
-from fairway.score.recording import record_stream, tree_of
+from fairway.score.features import record_stream, tree_of
 
 Scores = dict[str, np.ndarray]  # nats of tokens[1:], float32, by the stage that reports such scores
 FLIP, TRUNCATION = "another token", "the end of the text"

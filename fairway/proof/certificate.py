@@ -10,12 +10,12 @@ import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 
-from fairway.codec.packing import WEIGHTS
-from fairway.codec.text import arithmetic
+from fairway.proof.checks import Data
 from fairway.proof.claims import CONDITIONS, Claim
 from fairway.proof.clocks import Clock
-from fairway.proof.evidence import Data
-from fairway.proof.trial import Trial
+from fairway.proof.round_trip import RoundTrip
+from fairway.submission.packing import WEIGHTS
+from fairway.submission.text import arithmetic
 from fairway.text.shards import TOKEN
 
 DECODE = (
@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
 
 
 def certificate(
-    claims: list[Claim], trial: Trial, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
+    claims: list[Claim], trial: RoundTrip, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
 ) -> dict:
     """certificate.json. `text` spells the `targets` tokens that were coded; `facts` are added as they are."""
     fence = trial.compress.fence or {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from fairway.proof.causality import FLIP, Change, Scores
 from fairway.proof.coded import Coded
-from fairway.proof.trial import COMMANDS, Trial
+from fairway.proof.round_trip import COMMANDS, RoundTrip
 
 CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS = "causal", "normalised", "score before update", "single pass"
 CONDITIONS = (CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS)
@@ -36,7 +36,7 @@ class Claim:
     result: str
 
 
-def round_trip(text: bytes, trial: Trial) -> Claim:
+def round_trip(text: bytes, trial: RoundTrip) -> Claim:
     decoded = trial.decompress.output
     if trial.failure:
         result = trial.failure
@@ -50,7 +50,7 @@ def round_trip(text: bytes, trial: Trial) -> Claim:
     return Claim(PROOF, "the text comes back, bit for bit", how, f"{len(text):,} bytes", result == "identical", result)
 
 
-def fenced(trial: Trial) -> Claim:
+def fenced(trial: RoundTrip) -> Claim:
     """It reads nothing but its artifact: neither network nor files, and none of the repository's packages."""
     wrong = []
     for command, run in zip(COMMANDS, trial, strict=True):

@@ -17,7 +17,7 @@ class Clock(NamedTuple):
 
 
 def read(timings: Timings) -> list[Clock]:
-    """All clocks, in the order of the course."""
+    """All clocks, in the order of the pipeline."""
 
     def seconds(stage: str, key: str = "seconds") -> float | None:
         return timings.get(stage, {}).get(key)

@@ -1,7 +1,7 @@
 """The compressed text, measured by its own bytes: a submission may say what it likes of its size.
 
-Reads the format of fairway/codec/text.py without using its code. All that a file holds beside payload (artifact, arithmetic,
-numbers, checksums) is known beforehand and must stand there to the byte: no text can hide where a decoder could read it.
+Reads the format of fairway/submission/text.py without using its code. Everything in the file but the payload (artifact,
+arithmetic, numbers, checksums) is known beforehand and must match to the byte: no text can hide where a decoder reads it.
 """
 
 import hashlib

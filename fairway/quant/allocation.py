@@ -30,7 +30,7 @@ class Rows:
 
 
 def by_sensitivity(matrices: dict[str, Rows]) -> dict[str, Tensor]:
-    """Steps ∝ 1/√sensitivity whose mean logarithm over all weights is that of the given steps: `bits` keeps its meaning.
+    """Decoder ∝ 1/√sensitivity whose mean logarithm over all weights is that of the given steps: `bits` keeps its meaning.
 
     Matrices without sensitivities keep their steps; rows of zeros (step 0), at home on any grid, have no say in the mean.
     """

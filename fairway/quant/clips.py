@@ -1,4 +1,4 @@
-"""Steps of symmetric grids: how far the largest integer q = 2^(bits−1) − 1 reaches, by five rules.
+"""Decoder of symmetric grids: how far the largest integer q = 2^(bits−1) − 1 reaches, by five rules.
 
 Whatever lies beyond q steps is clipped, so a clip and a step are the same choice. With an entropy coder behind the grid
 the step alone sets the bytes: a Gaussian row costs h(σ) − log2(step) bits a weight, h(σ) = log2(σ√(2πe)). With k deviations
@@ -20,7 +20,7 @@ FRACTIONS = tuple(i / 50 for i in range(10, 51))  # of the maximum, 0.2…1: the
 
 
 def steps(weight_RC: Tensor, rule: Rule, bits: int, deviations: float, per_tensor: bool = False) -> Tensor:
-    """Steps float64 (R,) in the units of the weight, not yet rounded to fp16; 0 for a row of zeros.
+    """Decoder float64 (R,) in the units of the weight, not yet rounded to fp16; 0 for a row of zeros.
 
     "deviation": q steps reach `deviations` times σ, the row's deviation about zero (SDClip, #1394); the other rules
     ignore `deviations`. "maximum": they reach max |w|, nothing is clipped. The rest take the candidate with the least
@@ -44,7 +44,7 @@ def steps(weight_RC: Tensor, rule: Rule, bits: int, deviations: float, per_tenso
 
 
 def floored(steps_R: Tensor, bits: int) -> Tensor:
-    """Steps of at least 1/q, as the published int5 and int6 code has them: for comparison only.
+    """Decoder of at least 1/q, as the published int5 and int6 code has them: for comparison only.
 
     The floor binds on every row whose clip is below 1, in practice nearly all: their clip search does nothing, and one
     step serves them all, whatever their scale.

@@ -16,7 +16,7 @@ def largest_integer(bits: int) -> int:
 
 
 def row_scales(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Steps (R,) in fp16, to be used as rounded: `clip` standard deviations reach the largest integer.
+    """Decoder (R,) in fp16, to be used as rounded: `clip` standard deviations reach the largest integer.
 
     σ is taken about zero, the centre of the grid, so that a constant row, or one of a single column, keeps its values.
     """
@@ -25,7 +25,7 @@ def row_scales(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
 
 
 def to_half(steps_R: Tensor, mantissa_bits: int = 10) -> Tensor:
-    """Steps fp16 (R,), to the nearest with `mantissa_bits` of 0…10 bits after the leading one: fewer cost fewer bytes.
+    """Decoder fp16 (R,), to the nearest with `mantissa_bits` of 0…10 bits after the leading one: fewer cost fewer bytes.
 
     The relative error is at most 2^−(mantissa_bits + 1) down to 2^−14, where fp16 goes subnormal. Results lie between
     the least positive fp16 and the largest of so many bits, 65504 for 10.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.quant import allocation, clips, prune, repair
+from fairway.quant import allocation, clips, low_rank, prune
 from fairway.quant.config import Quant
 from fairway.quant.gptq import Factor, Grid, error_energy, factorise, gptq, nearest
 from fairway.quant.grids import entropy_bits, largest_integer, to_half
@@ -107,7 +107,7 @@ def quantise(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         quantised = dict(zip([matrix.name for matrix in matrices], pool.map(finished, matrices), strict=True))
     losses = {matrix.name: _error(matrix, quantised[matrix.name])[1] for matrix in matrices} if params.repair_matrices else {}
-    worst = repair.choose(losses, params.repair_matrices)
+    worst = low_rank.choose(losses, params.repair_matrices)
     return quantised | {
         matrix.name: _repaired(matrix, quantised[matrix.name], params) for matrix in matrices if matrix.name in worst
     }
@@ -143,7 +143,7 @@ def _repaired(matrix: Prepared, quantised: QuantisedMatrix, params: Quant) -> Qu
     """The same matrix with the low-rank part of its error as a repair."""
     error_RC = matrix.original_RC - torch.from_numpy(quantised.weights()).double()
     hessian_CC = _unrotated(matrix).columns_CC if matrix.curvature else None
-    left, right = repair.quantise_factors(*repair.factors(error_RC, hessian_CC, params.repair_rank), params.repair_bits)
+    left, right = low_rank.quantise_factors(*low_rank.factors(error_RC, hessian_CC, params.repair_rank), params.repair_bits)
     factors = [QuantisedMatrix(integers.numpy(), steps.numpy(), params.repair_bits) for integers, steps in (left, right)]
     return replace(quantised, repair=tuple(factors))
 

@@ -117,7 +117,7 @@ def documents(frame: pd.DataFrame) -> Figure:
 
 
 def _compared(frame: pd.DataFrame, edges: list[int], where: str, title: str) -> Figure:
-    """Steps between edges (bytes): above bpb of each kind, below what is saved over streaming."""
+    """Decoder between edges (bytes): above bpb of each kind, below what is saved over streaming."""
     figure, (above, below) = _subplots(7.5, 5.4, rows=2, sharex=True, height_ratios=[3, 2])
     for kind, (label, colour) in KINDS.items():
         above.stairs(frame[kind], edges, baseline=None, color=colour, linewidth=1.5, label=label)

@@ -186,7 +186,7 @@ def by_document(documents: pd.DataFrame) -> str:
 
 
 def compared(frame: pd.DataFrame, edges: list[int], where: str, title: str, source: str) -> str:
-    """Steps between edges (bytes): bits per byte of each kind of score, and what the learners save."""
+    """Decoder between edges (bytes): bits per byte of each kind of score, and what the learners save."""
     levels = {COLOURS[kind]: (edges, frame[kind].tolist()) for kind in NAMES}
     gains = {COLOURS[kind]: (edges, (frame["streaming"] - frame[kind]).tolist()) for kind in LEARNERS}
     drawings = charts.curves(levels, f"bits per byte by {where}", ("", "bits per byte"), steps=True)

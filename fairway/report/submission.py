@@ -14,17 +14,17 @@ from statistics import fmean, stdev
 import pandas as pd
 import yaml
 
-from fairway.codec.closure import import_closure
 from fairway.errors import InputError
 from fairway.report import compare, revisions
 from fairway.report.compare import Group
 from fairway.report.readme import readme
 from fairway.report.revisions import LOCK, WORKSPACE, Revision
+from fairway.submission.closure import import_closure
+from fairway.submission.packing import MODULES
 
 ROOT = Path()  # the folder of the repository is the current one, as for stages
 ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
 PAGE, SIZES = "reports/report/certificate.md", "reports/compress/metrics.json"
-MODULES = ["fairway.codec.runtime", "fairway.codec.text"]  # that stages/compress.py packs
 KEYS = {  # of the JSON files that are read
     CERTIFICATE: ["submission_sha256", "legal", "reasons", "claims"],
     SIZES: ["code_bytes", "tokenizer_bytes", "weights_bytes", "artifact_bytes", "headroom_bytes"],

@@ -13,7 +13,7 @@ from tokenize import TokenError
 import numpy as np
 
 from fairway.errors import AGAIN, InputError, sound
-from fairway.score.evidence import Evidence
+from fairway.mixture.features import Features
 
 SCORE = np.dtype(
     [("token", "<u2"), ("bytes", "u1"), ("order", "u1"), ("neural", "<f4"), ("nats", "<f4"), ("entropy", "<f4")],
@@ -45,7 +45,7 @@ def table(
     return rows
 
 
-def hint_table(evidence: Evidence) -> np.ndarray:
+def hint_table(evidence: Features) -> np.ndarray:
     """Rows of HINT: what the evidence of each target holds beside its scores and its path."""
     rows = np.empty(len(evidence.tokens), HINT)
     rows["hint"], rows["order"] = evidence.hints, evidence.hint_orders
@@ -58,14 +58,14 @@ def read(path: Path) -> np.ndarray:
     return mapped(path, SCORE)
 
 
-def read_evidence(folder: Path) -> Evidence:
+def read_evidence(folder: Path) -> Features:
     """Views of the three files in a folder, mapped. Raises InputError, also when they are not of one length."""
     scores = read(folder / "scores.npy")
     hints, paths = mapped(folder / "hints.npy", HINT), mapped(folder / "paths.npy", ODDS, dimensions=3)
     for name, array in (("hints.npy", hints), ("paths.npy", paths)):
         if len(array) != len(scores):
             raise InputError(f"{folder / name}: {len(array):,} rows, expected {len(scores):,} as in scores.npy; {AGAIN}")
-    return Evidence(
+    return Features(
         tokens=scores["token"],
         nats=scores["neural"],
         entropy=scores["entropy"],

@@ -10,13 +10,13 @@ from array import array
 import numpy as np
 import torch
 
+from fairway.lm.decoder import Decoder
 from fairway.lm.model import GPT
-from fairway.lm.step import Steps
+from fairway.mixture.features import NextTokenInputs
+from fairway.mixture.flat import mixture_of
+from fairway.mixture.match import Match
 from fairway.score.config import Settings
-from fairway.score.evidence import Outlook
-from fairway.score.flat import mixture_of
-from fairway.score.hints import Hints
-from fairway.score.recording import HINT_ENTRIES, cache_of, tree_of
+from fairway.score.features import HINT_ENTRIES, cache_of, tree_of
 from fairway.score.ttt import TestTimeTraining
 
 
@@ -32,14 +32,14 @@ class Predictor:
         self.mixture = mixture_of(settings.ngram, ranks, starts, a.bos)
         self.ranks, self.leaves = self.mixture.ranks, self.mixture.leaves
         self.cache = cache_of(settings.cache, a.vocabulary_size)
-        self.hints = Hints(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
+        self.hints = Match(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
         training = settings.ttt.optimizer != "none"
         self.training = TestTimeTraining(model, settings.ttt, targets) if training else None
         self.steps = self._start()  # after the above, which may give the network a new head
         self.text = array("H", [a.bos])
         self.nats: list[float] = []  # of the chunk so far
         self.hidden_D = np.empty(0, np.float32)
-        self.outlook: Outlook | None = None
+        self.outlook: NextTokenInputs | None = None
 
     def distribution(self) -> np.ndarray:
         """Probabilities (V,) float64 of the next token, given all tokens observed."""
@@ -85,8 +85,8 @@ class Predictor:
             return
         self.nats.clear()
 
-    def _start(self) -> Steps:
-        return Steps(self.model, self.settings.eval.context, self.settings.eval.reset == "document")
+    def _start(self) -> Decoder:
+        return Decoder(self.model, self.settings.eval.context, self.settings.eval.reset == "document")
 
     def _rebuild(self) -> None:
         """Where a segment begins: a new key/value cache, of the inputs before."""
@@ -96,7 +96,7 @@ class Predictor:
             for token in self.text[max(0, at - settings.context) : at]:
                 self.steps.feed(token)
 
-    def _look(self) -> Outlook:
+    def _look(self) -> NextTokenInputs:
         neural, entropy = softmax(self.steps.logits(self.hidden_D))
         cached, nearest = neural, 0.0
         if self.cache is not None:
@@ -104,7 +104,7 @@ class Predictor:
             if nearest:
                 cached = neural + self.settings.cache.weight * (found - neural)
         hint = self.hints.predict() if self.hints is not None else (0, 0)
-        return Outlook(neural, cached, entropy, nearest, *hint)
+        return NextTokenInputs(neural, cached, entropy, nearest, *hint)
 
 
 def softmax(logits: np.ndarray) -> tuple[np.ndarray, float]:

@@ -30,7 +30,7 @@ def grid_of(role: str, qat: Qat) -> tuple[int, float]:
 
 
 def differentiable_step(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Steps (R, 1) of `grids.row_scales` before they are rounded to fp16, with a gradient: none for a row of zeros."""
+    """Decoder (R, 1) of `grids.row_scales` before they are rounded to fp16, with a gradient: none for a row of zeros."""
     deviation_R1 = torch.linalg.vector_norm(weight_RC, dim=1, keepdim=True) / weight_RC.shape[1] ** 0.5
     return (clip / largest_integer(bits) * deviation_R1).clamp(min=SMALLEST_STEP)
 

@@ -1,4 +1,4 @@
-"""Damaged files without the course: what a damage does, that every reader meets every one, and what is a good outcome."""
+"""Damaged files without the pipeline: what a damage does, that every reader meets every one, and what is a good outcome."""
 
 import os
 from itertools import islice
@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from bench.faults import damage, files, readers
-from bench.faults.course import Trial
 from bench.faults.damage import DAMAGES, UNREAD, Pair
 from bench.faults.files import ACCEPTED, BY_PYTHON, HARMLESS, NOT_LEGAL, REFUSED
+from bench.faults.pipeline import Trial
 from bench.faults.readers import Ended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,10 +168,10 @@ def test_what_is_accepted_is_listed():
 
 
 def test_sources_come_first_and_keep_their_bits():
-    class Course:
+    class Pipeline:
         clean = dict.fromkeys((f"artifacts/{n}" for n in range(30)), "")
 
-    chosen = files.outs(Course, 20, Random(0))
+    chosen = files.outs(Pipeline, 20, Random(0))
     assert [path for path, _ in chosen[:4]] == list(files.SOURCES) and len(dict(chosen)) == 20
     assert all(way is not damage.flip for _, way in chosen[:4])
 

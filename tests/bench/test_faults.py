@@ -1,4 +1,4 @@
-"""The fault harness without its course: what it compares, when it kills, what it prints and what it has the user type."""
+"""The fault harness without its pipeline: what it compares, when it kills, what it prints and what it has the user type."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from bench.faults import __main__ as faults
 from bench.faults import disk, kills
-from bench.faults.course import REMEDIES, STAGES, Course, Trial, differences, digest
+from bench.faults.pipeline import REMEDIES, STAGES, Pipeline, Trial, differences, digest
 from fairway.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,49 +17,49 @@ FILES = {"artifacts/train/a": b"ab", "artifacts/train/deep/b": b"", "reports/tra
 
 
 @pytest.fixture
-def course(tmp_path) -> Course:
+def pipeline(tmp_path) -> Pipeline:
     """Three files that pass for an undisturbed run's."""
     for name, content in FILES.items():
-        put(Course(tmp_path, {}), name, content)
-    return Course(tmp_path, Course(tmp_path, {}).hashes())
+        put(Pipeline(tmp_path, {}), name, content)
+    return Pipeline(tmp_path, Pipeline(tmp_path, {}).hashes())
 
 
-def put(course: Course, name: str, content: bytes) -> None:
-    path = course.folder / name
+def put(pipeline: Pipeline, name: str, content: bytes) -> None:
+    path = pipeline.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
-def test_what_has_not_changed_does_not_differ(course):
-    assert sorted(course.clean) == sorted(FILES) and differences(course.hashes(), course.clean) == []
+def test_what_has_not_changed_does_not_differ(pipeline):
+    assert sorted(pipeline.clean) == sorted(FILES) and differences(pipeline.hashes(), pipeline.clean) == []
 
 
-def test_a_changed_byte_a_missing_and_another_file_are_seen(course):
-    put(course, "artifacts/train/a", b"aB")
-    (course.folder / "artifacts/train/deep/b").unlink()
-    put(course, "artifacts/c", b"")
-    assert differences(course.hashes(), course.clean) == [
+def test_a_changed_byte_a_missing_and_another_file_are_seen(pipeline):
+    put(pipeline, "artifacts/train/a", b"aB")
+    (pipeline.folder / "artifacts/train/deep/b").unlink()
+    put(pipeline, "artifacts/c", b"")
+    assert differences(pipeline.hashes(), pipeline.clean) == [
         "artifacts/train/deep/b is missing",
         "artifacts/c is there besides",
         "artifacts/train/a has other bytes",
     ]
 
 
-def test_of_files_with_times_everything_but_numbers_counts(course):
-    put(course, "reports/train/timing.json", b'{"seconds": 31.5}\n')
-    assert differences(course.hashes(), course.clean) == []
-    put(course, "reports/train/timing.json", b'{"seconds": 31.5')
-    assert differences(course.hashes(), course.clean) == ["reports/train/timing.json has other bytes"]
+def test_of_files_with_times_everything_but_numbers_counts(pipeline):
+    put(pipeline, "reports/train/timing.json", b'{"seconds": 31.5}\n')
+    assert differences(pipeline.hashes(), pipeline.clean) == []
+    put(pipeline, "reports/train/timing.json", b'{"seconds": 31.5')
+    assert differences(pipeline.hashes(), pipeline.clean) == ["reports/train/timing.json has other bytes"]
     assert digest("artifacts/train/a", b"1") != digest("artifacts/train/a", b"2")
 
 
-def test_after_a_kill_a_file_may_be_absent_or_under_another_name_but_not_half(course):
-    (course.folder / "artifacts/train/deep/b").unlink()
-    put(course, "artifacts/train/.a.4711", b"a")
-    assert kills.half(course) == []
-    put(course, "artifacts/train/a", b"a")
-    put(course, "reports/train/loss.tsv", b"step\tloss\n1\t5.")
-    assert kills.half(course) == [
+def test_after_a_kill_a_file_may_be_absent_or_under_another_name_but_not_half(pipeline):
+    (pipeline.folder / "artifacts/train/deep/b").unlink()
+    put(pipeline, "artifacts/train/.a.4711", b"a")
+    assert kills.half(pipeline) == []
+    put(pipeline, "artifacts/train/a", b"a")
+    put(pipeline, "reports/train/loss.tsv", b"step\tloss\n1\t5.")
+    assert kills.half(pipeline) == [
         "after a kill artifacts/train/a has other bytes",
         "after a kill reports/train/loss.tsv is cut off",
     ]
@@ -87,9 +87,9 @@ def test_a_plan_in_words():
     assert str(plan) == "quant and what follows: SIGKILL at 25%, SIGINT at 50%"
 
 
-def test_every_stage_meets_a_full_disk_and_every_folder_is_locked(course, capsys):
+def test_every_stage_meets_a_full_disk_and_every_folder_is_locked(pipeline, capsys):
     for mounting in (True, False):
-        jobs = disk.faults(course, disk.random.Random(0), mounting)
+        jobs = disk.faults(pipeline, disk.random.Random(0), mounting)
         asked = Counter(job.func for job in jobs)
         assert {job.args[1] for job in jobs if job.func is disk.full} == set(STAGES)
         assert asked[disk.locked] == (len(disk.LOCKS) if mounting else 0) and asked[disk.both] == disk.PAIRS
@@ -97,7 +97,7 @@ def test_every_stage_meets_a_full_disk_and_every_folder_is_locked(course, capsys
     assert "may not mount" in capsys.readouterr().out
 
 
-def test_a_stage_that_never_ran_is_nowhere(course):
+def test_a_stage_that_never_ran_is_nowhere(pipeline):
     """One with a folder for an output, which DVC's cache has as a list of files; the other stage keeps everything."""
     listed = json.dumps([{"md5": "c" * 32, "relpath": "b"}]).encode()
     objects = {"aa/" + "a" * 30 + ".dir": listed, "cc/" + "c" * 30: b"", "dd/" + "d" * 30: b""}
@@ -107,15 +107,15 @@ def test_a_stage_that_never_ran_is_nowhere(course):
     kept = {f".dvc/cache/files/md5/{name}": content for name, content in objects.items()}
     kept |= {f".dvc/cache/{name}": content for name, content in runs.items()}
     for name, content in (kept | {"dvc.lock": json.dumps({"schema": "2.0", "stages": stages}).encode()}).items():
-        put(course, name, content)
-    course.forget(["train"])
-    assert list(read_yaml(course.folder / "dvc.lock")["stages"]) == ["quant"]
-    assert differences(course.hashes(), course.clean) == ["artifacts/train/deep/b is missing"]
-    assert [name for name in kept if (course.folder / name).exists()] == [
+        put(pipeline, name, content)
+    pipeline.forget(["train"])
+    assert list(read_yaml(pipeline.folder / "dvc.lock")["stages"]) == ["quant"]
+    assert differences(pipeline.hashes(), pipeline.clean) == ["artifacts/train/deep/b is missing"]
+    assert [name for name in kept if (pipeline.folder / name).exists()] == [
         ".dvc/cache/files/md5/dd/" + "d" * 30,
         ".dvc/cache/runs/quant/key/value",
     ]
-    assert not (course.folder / ".dvc/cache/runs/train/key").exists()  # empty, it would stop DVC
+    assert not (pipeline.folder / ".dvc/cache/runs/train/key").exists()  # empty, it would stop DVC
 
 
 TRIALS = [

@@ -8,9 +8,9 @@ import pytest
 
 from bench.ngram import BEST_LINEAR, BEST_TREE, Recorded, RunningSums, Sizes, report, without_cache
 from bench.ngram_plan import context_gigabytes, long_text, ngram_gigabytes, plan, power_law, random_evidence, tree
-from fairway.score import successors
-from fairway.score.tree_mixture import TreeMixture
-from tests.score.dictionary import DictionaryCounts
+from fairway.mixture import context_table
+from fairway.mixture.tree_mixture import TreeMixture
+from tests.mixture.dictionary import DictionaryCounts
 
 FIGURES = [
     "linear_tokens_per_second",
@@ -89,5 +89,5 @@ def test_extrapolation():
 
 @pytest.mark.parametrize("count", [10_922, 10_923, 1_000_000])
 def test_gigabytes_are_those_of_the_table_that_holds_so_many(count):
-    grown = successors.grown(successors.empty(), count, 1 << 30)
+    grown = context_table.grown(context_table.empty(), count, 1 << 30)
     assert context_gigabytes(count) == pytest.approx((grown.entries.nbytes / 1e9, 1.5 * grown.entries.nbytes / 1e9))

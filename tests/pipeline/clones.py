@@ -17,7 +17,7 @@ from filelock import FileLock
 from pytest import TempPathFactory
 from ruamel.yaml import YAML
 
-from tests.gallery import course
+from tests.gallery import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = "tokenize train prequant_ttt quant compress eval_sliding eval_ttt eval_ngram certify report".split()  # noqa: SIM905
@@ -46,7 +46,7 @@ TINY = {
     "ttt.chunk_tokens": 64,
     "certify.tokens": 200,
 }
-QUICK = {f"{section}.{key}": value for section, values in course.TINY.items() for key, value in values.items()} | {
+QUICK = {f"{section}.{key}": value for section, values in pipeline.TINY.items() for key, value in values.items()} | {
     "ttt.optimizer": "none",  # half of what a process of the submission takes to start
     "certify.tokens": 100,
     "certify.causality_tokens": 300,
@@ -154,8 +154,8 @@ def trunk(factory: TempPathFactory) -> Path:
         if not folder.exists():
             unfinished = folder.with_name("unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            make(unfinished, QUICK, course.documents())
-            for name, old, new in course.PLAIN:
+            make(unfinished, QUICK, pipeline.documents())
+            for name, old, new in pipeline.PLAIN:
                 path = unfinished / "fairway" / name
                 source = path.read_text(encoding="utf-8")
                 assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"

@@ -20,7 +20,7 @@ S3 = "needs what is in requirements-s3.txt: make test-slow"
 
 
 class People(NamedTuple):
-    first: Path  # has run the course
+    first: Path  # has run the pipeline
     second: Path  # has a clone without artifacts
     origin: Path  # git's remote
     keys: dict[str, str]  # of DVC's remote

@@ -1,4 +1,4 @@
-"""The whole course in a temporary clone, with tiny params: it ends in a legal certificate, and only what must re-runs."""
+"""The whole pipeline in a temporary clone, with tiny params: it ends in a legal certificate, and only what must re-runs."""
 
 import json
 from pathlib import Path

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.mixture.flat import mixture_of
 from fairway.proof import causality
 from fairway.score import streaming
 from fairway.score.config import Settings
-from fairway.score.flat import mixture_of
-from fairway.score.recording import record_stream
+from fairway.score.features import record_stream
 from tests.plain_settings import SETTINGS as PLAIN
 
 TOKENS = np.random.default_rng(3).integers(0, 64, 40, dtype=np.uint16)[np.random.default_rng(4).integers(0, 40, 241)]

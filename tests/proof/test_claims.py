@@ -11,7 +11,7 @@ import pytest
 from fairway.proof import claims
 from fairway.proof.causality import FLIP, TRUNCATION, Change
 from fairway.proof.coded import Coded
-from fairway.proof.trial import Run, Trial
+from fairway.proof.round_trip import RoundTrip, Run
 
 TEXT = "Fellow citizens — of the Senate".encode()
 STREAM = np.array([1, 20, 30, 20, 1, 40, 50], dtype=np.uint16)  # BOS first; six targets
@@ -27,8 +27,8 @@ def ledger(stage: str, exposed: int = 0) -> dict:
 
 def trial(
     decoded: bytes | None = TEXT, failure: str = "", compress: dict | None = FENCE, decompress: dict | None = FENCE
-) -> Trial:
-    return Trial(Run(b"coded", {}, compress, "", 1.0), Run(decoded, {}, decompress, failure, 1.0))
+) -> RoundTrip:
+    return RoundTrip(Run(b"coded", {}, compress, "", 1.0), Run(decoded, {}, decompress, failure, 1.0))
 
 
 def coded(payload: int = PAYLOAD, blocks: int = 1, tokens: int = 8000) -> Coded:

@@ -1,4 +1,4 @@
-"""Steps by sensitivity against their optimality conditions, and the search for a budget on made-up size curves."""
+"""Decoder by sensitivity against their optimality conditions, and the search for a budget on made-up size curves."""
 
 import math
 
@@ -140,7 +140,7 @@ def test_an_impossible_budget_names_the_smallest_size():
 
 
 def test_a_jump_over_the_budget_ends_below_it():
-    """Steps are rounded to few bits: a size may be out of reach."""
+    """Decoder are rounded to few bits: a size may be out of reach."""
 
     def size_at(coarseness: float) -> int:
         return 120_000 if coarseness < 0.7 else 80_000

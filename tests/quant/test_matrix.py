@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fairway.quant.clips import steps
 from fairway.quant.grids import quantise, to_half
+from fairway.quant.low_rank import factors, quantise_factors
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.repair import factors, quantise_factors
 
 
 def random_matrix(rows: int, columns: int, bits: int, seed: int, **options) -> QuantisedMatrix:

@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
-from fairway.codec import container, packing
+from fairway.codec import container
 from fairway.errors import InputError
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
 from fairway.params import read_yaml
 from fairway.quant import artifact
+from fairway.submission import packing
 from fairway.text.shards import ShardWriter
 from fairway.text.tokenizer import BYTE_MODEL
 from stages import compress, quant

@@ -35,8 +35,8 @@ def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
     put("reports/compress/metrics.json", SIZES)
     put("reports/report/certificate.md", "# Certificate\n")
     put("reports/train/loss.tsv", f"step\tloss\n1\t{seed}\n")
-    for name in ("runtime", "text"):
-        put(f"fairway/codec/{name}.py", f"# {name}\n")
+    for name in ("command_line", "text"):
+        put(f"fairway/submission/{name}.py", f"# {name}\n")
     with zipfile.ZipFile(Path("artifacts/certify/submission.pyz"), "w") as archive:
         archive.writestr("seed", str(seed))
     artifact = Path("artifacts/certify/submission.pyz").read_bytes()
@@ -44,7 +44,9 @@ def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
     certificate = {"legal": legal, "reasons": reasons, "claims": [CLAIM | {"passed": legal}]}
     put("artifacts/certify/certificate.json", certificate | {"submission_sha256": hashlib.sha256(artifact).hexdigest()})
     params = PARAMS | {"train": PARAMS["train"] | {"seed": seed}, "quant": {"bits": bits}}
-    deps = [{"path": str(p), "md5": hashlib.md5(p.read_bytes()).hexdigest()} for p in sorted(Path().glob("fairway/codec/*.py"))]
+    deps = [
+        {"path": str(p), "md5": hashlib.md5(p.read_bytes()).hexdigest()} for p in sorted(Path().glob("fairway/submission/*.py"))
+    ]
     put("dvc.lock", yaml.dump({"stages": {"train": {"params": {"params.yaml": params}, "deps": deps}}}))
 
 
@@ -71,13 +73,13 @@ def test_the_folder(repository):
     found = submission.files(["one", "two"], [], WORDS)
     assert set(found) == {
         "README.md", "submission.json", "submission.pyz", "certificate.json", "certificate.md", "params.yaml",
-        "source/fairway/codec/runtime.py", "source/fairway/codec/text.py",
+        "source/fairway/submission/command_line.py", "source/fairway/submission/text.py",
         *(f"logs/seed_{seed}/{log}" for seed in (1, 2) for log in ("loss.tsv", "metrics.json")),
     }  # fmt: skip
     assert found["submission.pyz"] == Path("artifacts/certify/submission.pyz").read_bytes()
     assert found["logs/seed_1/loss.tsv"] == b"step\tloss\n1\t1\n"
     assert json.loads(found["logs/seed_1/metrics.json"]) == {"train_loss": 1.25}
-    assert found["source/fairway/codec/text.py"] == b"# text\n"
+    assert found["source/fairway/submission/text.py"] == b"# text\n"
     assert yaml.safe_load(found["params.yaml"])["ttt"] == {"optimizer": "sgd"}
     assert b"1.0e-05" in found["params.yaml"]  # a number in YAML 1.1 and 1.2
 
@@ -132,8 +134,8 @@ def test_runs_that_do_not_belong_together_are_refused(repository, names, sentenc
 
 
 def test_what_is_not_of_the_run_is_refused(repository):
-    put("fairway/codec/text.py", "# edited\n")
-    with pytest.raises(InputError, match=r"fairway/codec/text.py: edited since the run"):
+    put("fairway/submission/text.py", "# edited\n")
+    with pytest.raises(InputError, match=r"fairway/submission/text.py: edited since the run"):
         submission.files(["two"], [], WORDS)
     put("artifacts/certify/submission.pyz", "another")
     with pytest.raises(InputError, match="it is not the file that"):
@@ -175,7 +177,8 @@ def test_a_lock_without_the_code_is_named(repository):
     with pytest.raises(InputError) as error:
         submission.files(["workspace"], [], WORDS)
     assert str(error.value) == (
-        "dvc.lock: it does not say with which fairway/codec/runtime.py the run was; run `git checkout dvc.lock` or `dvc repro`"
+        "dvc.lock: it does not say with which fairway/submission/command_line.py the run was; "
+        "run `git checkout dvc.lock` or `dvc repro`"
     )
 
 

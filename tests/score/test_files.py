@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairway.errors import InputError
-from fairway.score.evidence import Evidence
+from fairway.mixture.features import Features
 from fairway.score.files import HINT, SCORE, hint_table, read, read_evidence, read_tree, table
 
 TOKENS = np.array([1, 300, 1, 2], np.uint16)
@@ -20,14 +20,14 @@ def rows(**more) -> np.ndarray:
     return table(TOKENS, token_bytes, np.array([0.5, 7.25, 2]), np.array([1.5, 3, 0.125], np.float32), **more)
 
 
-def evidence() -> Evidence:
+def evidence() -> Features:
     random = np.random.default_rng(0)
     nats, entropy, hint_nats, nearest = random.random((4, 3)).astype(np.float32)
     paths = random.normal(size=(3, 9, 2)).astype(np.float32)
-    return Evidence(TOKENS[1:], nats, entropy, np.array([7, 65535, 0]), hint_nats, np.array([8, 0, 255]), paths, nearest)
+    return Features(TOKENS[1:], nats, entropy, np.array([7, 65535, 0]), hint_nats, np.array([8, 0, 255]), paths, nearest)
 
 
-def save(folder, evidence: Evidence) -> None:
+def save(folder, evidence: Features) -> None:
     np.save(folder / "scores.npy", table(TOKENS, np.ones(400), np.zeros(3), evidence.entropy, evidence.nats))
     np.save(folder / "hints.npy", hint_table(evidence))
     np.save(folder / "paths.npy", evidence.paths)

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from fairway.mixture.flat import mixture_of
+from fairway.mixture.tree import middle
 from fairway.score import ttt
 from fairway.score.config import Settings
-from fairway.score.flat import mixture_of
+from fairway.score.features import record_stream, tree_of
 from fairway.score.predictor import Predictor
-from fairway.score.recording import record_stream, tree_of
-from fairway.score.tree import middle
 from tests.plain_settings import SETTINGS
 
 V = 64

@@ -1,6 +1,6 @@
 """The stage on a validation set of bytes and stand-ins for the submission: whatever they do, it ends in a certificate.
 
-Scoring is left out (tests/proof/test_causality.py); the real submission goes the whole course in tests/pipeline.
+Scoring is left out (tests/proof/test_causality.py); the real submission goes the whole pipeline in tests/pipeline.
 """
 
 import json
@@ -14,7 +14,7 @@ import yaml
 import zstandard
 
 from fairway.params import read_yaml
-from fairway.proof import evidence
+from fairway.proof import checks
 from fairway.score.files import table
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import ShardWriter
@@ -30,11 +30,11 @@ CLOCKS = {"seconds": 5.0, "compile_seconds": 1.0, "calibration_seconds": 2.0, "e
 
 
 @pytest.fixture
-def course(tmp_path, monkeypatch) -> Path:
-    """All that the stage reads, after an honest course of the stand-in: each token is scored with its share of the bits."""
+def pipeline(tmp_path, monkeypatch) -> Path:
+    """All that the stage reads, after an honest pipeline of the stand-in: each token is scored with its share of the bits."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evidence, "shown_by_scoring", lambda *arguments: [])
-    for room in ("evidence", "certificate"):
+    monkeypatch.setattr(checks, "shown_by_scoring", lambda *arguments: [])
+    for room in ("checks", "certificate"):
         monkeypatch.setattr(f"fairway.proof.{room}.arithmetic", lambda: "arithmetic of a stand-in")
     params = read_yaml(ROOT / "params.yaml")
     params["certify"] |= {"tokens": "all", "train_seconds": 20, "eval_seconds": 20}
@@ -83,7 +83,7 @@ def names(certificate: dict) -> list[str]:
     return [claim["claim"] for claim in certificate["claims"] if not claim["passed"]]
 
 
-def test_an_honest_course_is_legal_and_writes_all_that_a_verifier_needs(course):
+def test_an_honest_course_is_legal_and_writes_all_that_a_verifier_needs(pipeline):
     certificate = run()
     assert certificate["reasons"] == [] and certificate["legal"] is True
     assert all(certificate["conditions"].values()) and certificate["certified_tokens"] == TARGETS == certificate["val_tokens"]
@@ -100,7 +100,7 @@ def test_an_honest_course_is_legal_and_writes_all_that_a_verifier_needs(course):
     assert timing["encode_seconds"] > 0 and timing["decode_seconds"] > 0
 
 
-def test_clocks_are_no_part_of_the_certificate(course):
+def test_clocks_are_no_part_of_the_certificate(pipeline):
     run()
     first = Path("artifacts/certify/certificate.json").read_bytes()
     for name in certify.TIMED:
@@ -110,12 +110,12 @@ def test_clocks_are_no_part_of_the_certificate(course):
     assert "| train | train | 4.8 |" in Path("artifacts/certify/certificate.md").read_text()
 
 
-def test_a_clock_that_is_gone_is_not_proved(course):
+def test_a_clock_that_is_gone_is_not_proved(pipeline):
     Path("reports/eval_ttt/timing.json").unlink()
     assert names(run()) == ["evaluation keeps to its time"]
 
 
-def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(course):
+def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(pipeline):
     submit("result = open('/srv/val.txt', 'rb')")
     certificate = run()
     assert certificate["legal"] is False and certificate["certified_tokens"] == 0
@@ -139,14 +139,14 @@ def test_a_submission_that_reads_the_text_elsewhere_is_refused_by_its_path(cours
         ("NAME += content[:9]", ["the reported score is what the text costs"]),
     ],
 )
-def test_what_a_submission_writes_is_measured_and_not_believed(course, cheat, claims):
+def test_what_a_submission_writes_is_measured_and_not_believed(pipeline, cheat, claims):
     submit(cheat)
     certificate = run()
     assert certificate["legal"] is False
     assert names(certificate) == claims
 
 
-def test_scores_that_were_touched_are_refused(course):
+def test_scores_that_were_touched_are_refused(pipeline):
     rows = np.load("artifacts/eval_ngram/scores.npy")
     rows["nats"][: TARGETS // 2] *= 0.5
     rows["bytes"][17] += 1
@@ -161,13 +161,13 @@ def test_scores_that_were_touched_are_refused(course):
     assert f"every token counts its bytes: eval_ngram: token 17 '{letter}' counts 2 bytes, spells 1" in certificate["reasons"]
 
 
-def test_rows_that_are_missing_are_no_crash(course):
+def test_rows_that_are_missing_are_no_crash(pipeline):
     for name in certify.EVALS:
         np.save(f"artifacts/{name}/scores.npy", np.load(f"artifacts/{name}/scores.npy")[: TARGETS // 2])
     assert {"the reported score is what the text costs", "each token is scored exactly once"} <= set(names(run()))
 
 
-def test_training_text_that_is_validation_text_is_refused(course):
+def test_training_text_that_is_validation_text_is_refused(pipeline):
     with ShardWriter(Path("artifacts/tokenize/train"), "train", 10**6) as writer:
         writer.write(TOKENIZER.encode(DOCUMENTS[1]))
     certificate = run()

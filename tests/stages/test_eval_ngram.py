@@ -1,4 +1,4 @@
-"""Evidence that eval_ttt cannot have written is refused before compiled code, which trusts its indices, gets it."""
+"""Features that eval_ttt cannot have written is refused before compiled code, which trusts its indices, gets it."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairway.errors import InputError
-from fairway.score.evidence import Evidence
+from fairway.mixture.features import Features
 from fairway.score.files import hint_table, read_evidence, table
 from stages import eval_ngram
 
@@ -16,12 +16,12 @@ AGAIN = "run `dvc repro` to write it again"
 
 
 def write(**changes) -> None:
-    """Evidence of some targets as eval_ttt writes it, with changes (index, value) to its columns."""
+    """Features of some targets as eval_ttt writes it, with changes (index, value) to its columns."""
     random = np.random.default_rng(0)
     nats, entropy, hint_nats, nearest = random.random((4, TARGETS)).astype(np.float32)
     tokens, hints = random.integers(V, size=(2, TARGETS)).astype(np.uint16)
     paths = random.normal(size=(TARGETS, 6, 2)).astype(np.float32)
-    whole = Evidence(tokens, nats, entropy, hints, hint_nats, np.full(TARGETS, 8, np.uint16), paths, nearest)
+    whole = Features(tokens, nats, entropy, hints, hint_nats, np.full(TARGETS, 8, np.uint16), paths, nearest)
     for name, (index, value) in changes.items():
         getattr(whole, name)[index] = value
     stream = np.concatenate(([1], whole.tokens)).astype(np.uint16)

@@ -10,7 +10,7 @@
 | loss not finite | | test_train_stage.py, tests/train/test_prequant_ttt.py |
 | Hessian not positive definite, dead columns | hessian | tests/quant/test_gptq.py |
 | byte budget that cannot be met | | tests/quant/test_quant_stage.py, test_allocation.py |
-| damaged or foreign model.fwy, submission.pyz | weights, submission, compressed | tests/codec/ |
+| damaged or foreign model.fwy, submission.pyz | weights, submission, compressed | tests/codec/, tests/submission/ |
 | disk full, killed at any moment | disk | test_shell.py, test_train_stage.py, bench/faults |
 
 Words in round brackets are those of a library. Before any work, and nothing half: test_shell.py and bench/faults.
@@ -36,10 +36,11 @@ import zstandard
 from pyarrow import parquet
 
 from fairway import sections
-from fairway.codec import container, packing, text
+from fairway.codec import container
 from fairway.errors import InputError
 from fairway.params import read_yaml
 from fairway.quant.hessian import Curvature
+from fairway.submission import packing, text
 from fairway.text.shards import HEADER_BYTES, ShardWriter, header, read_split
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer
 from fairway.train.loader import WindowLoader
@@ -262,7 +263,7 @@ def test_weights():
 
 
 def test_submission():
-    """What certify opens; run by itself, a damaged submission says so before anything else: tests/codec/test_code_loader.py."""
+    """What certify opens; run by itself, a damaged one says so before anything else: tests/submission/test_code_loader.py."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(packing.WEIGHTS, b"weights")
@@ -277,7 +278,7 @@ def test_submission():
 
 
 def test_compressed():
-    """What a submission decompresses; more in tests/codec/test_compressed_file.py."""
+    """What a submission decompresses; more in tests/submission/test_compressed_file.py."""
     whole = bytes(text.Header(b"artifact", 3, "this machine"))
     for content, sentence in (
         (whole[:9] + b"?" + whole[10:], "the header is damaged, its checksum does not match; fetch the file again"),

@@ -1,0 +1,138 @@
+"""What the n-gram counts of the text so far say about the next token: for each order, a distribution over the vocabulary.
+
+`interpolated`: P_n(t) = (c − d(c) + P_{n−1}(t) Σ d) / total with discounts d of counts 1, 2 and more (Chen & Goodman 1998);
+P_0 is uniform. `kneser_ney`: the same, but an n-gram counts once for each different token that it has been seen after,
+except in the highest order. `add_one` (#1185): (c + 1) / (total + V). All of them sum to one whatever the counts are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fairway.kernels import njit
+from fairway.mixture.config import Ngram
+from fairway.mixture.ngram_table import Cursor, add_longer, advance, empty_table, find, grown, start_of_text
+
+# total: the counts of all successors; ones, twos, more: how many of them have been counted once, twice, more often
+NODE = np.dtype(
+    [("parent", "u4"), ("count", "u4"), ("total", "u4"), ("token", "u2"), ("ones", "u2"), ("twos", "u2"), ("more", "u2")]
+)
+
+
+class Rule(NamedTuple):
+    """The formula of the estimates."""
+
+    add_one: bool
+    continuations: bool  # Kneser and Ney's counts
+    vocabulary_size: int
+    discounts: tuple[float, float, float]
+
+
+class Counts:
+    """The n-grams of a text so far, and two places in it: how far it has been counted, and how far it has been read."""
+
+    def __init__(self, settings: Ngram, vocabulary_size: int):
+        kind = settings.estimator
+        self.rule = Rule(kind == "add_one", kind == "kneser_ney", vocabulary_size, tuple(map(float, settings.discounts)))
+        self.limit = 1 + vocabulary_size + settings.table_entries
+        self.table = empty_table(NODE, vocabulary_size, self.limit)
+        self.counted, self.read = start_of_text(settings.max_order), start_of_text(settings.max_order)
+
+    def look(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P_1, P_2, … of each token after those before it, (N, orders) float64, and the longest order that its place has,
+        int64 (N,); 0 beyond it. The tokens have then been read, but not counted."""
+        return self._walk(self.read, tokens, False)
+
+    def learn(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of tokens that are counted one by one, from where counting stopped last; afterwards reading goes on here."""
+        results = self._walk(self.counted, tokens, True)
+        for read, counted in zip(self.read, self.counted, strict=True):
+            read[:] = counted
+        return results
+
+    def of_all_tokens(self) -> tuple[np.ndarray, int]:
+        """P_1, P_2, … of every token of the vocabulary in the next place, (V, orders), and the longest order there."""
+        estimates = np.zeros((self.rule.vocabulary_size, len(self.read.contexts)))
+        return estimates, estimate_all(self.table, self.read, self.rule, estimates)
+
+    def _walk(self, cursor: Cursor, tokens: np.ndarray, counting: bool) -> tuple[np.ndarray, np.ndarray]:
+        estimates, matched = np.zeros((len(tokens), len(cursor.contexts))), np.empty(len(tokens), np.int64)
+        done = walk(self.table, cursor, self.rule, tokens, 0, counting, self.limit, estimates, matched)
+        while done < len(tokens):
+            self.table = grown(self.table, self.rule.vocabulary_size, self.limit)
+            done = walk(self.table, cursor, self.rule, tokens, done, counting, self.limit, estimates, matched)
+        return estimates, matched
+
+
+@njit
+def walk(table, cursor, rule, tokens, start, counting, limit, estimates, matched):
+    """Estimate each token, and then count it if so asked; returns where to go on when the table has grown."""
+    orders = len(cursor.contexts)
+    for i in range(start, len(tokens)):
+        if counting and table.used[0] + orders > len(table.nodes) < limit:
+            return i
+        token = np.int64(tokens[i])
+        matched[i] = matched_order(table, cursor)
+        seen = find(table, cursor, matched[i], token)
+        estimate(table, cursor, rule, matched[i], seen, estimates[i])
+        if counting:
+            count(table, cursor, rule, token, seen)
+        else:
+            advance(cursor, seen)
+    return len(tokens)
+
+
+@njit
+def estimate_all(table, cursor, rule, estimates):
+    matched = matched_order(table, cursor)
+    for token in range(len(estimates)):
+        estimate(table, cursor, rule, matched, find(table, cursor, matched, token), estimates[token])
+    return matched
+
+
+@njit
+def matched_order(table, cursor):
+    """The longest order whose context has had a successor; 0 when nothing has been counted."""
+    matched = 0
+    while matched < cursor.known[0] and table.nodes[cursor.contexts[matched]].total > 0:
+        matched += 1
+    return matched
+
+
+@njit
+def estimate(table, cursor, rule, matched, seen, out):
+    """P_1 … P_matched of the token that `find` found `seen` n-grams of."""
+    probability = 1 / rule.vocabulary_size
+    for k in range(matched):
+        context = table.nodes[cursor.contexts[k]]
+        occurrences = np.int64(table.nodes[cursor.found[k]].count) if k < seen else 0
+        if rule.add_one:
+            probability = (occurrences + 1) / (context.total + rule.vocabulary_size)
+        else:
+            d = rule.discounts
+            kept = occurrences - d[min(occurrences, 3) - 1] if occurrences else 0.0
+            taken = d[0] * context.ones + d[1] * context.twos + d[2] * context.more
+            probability = (kept + taken * probability) / context.total
+        out[k] = probability
+
+
+@njit
+def count(table, cursor, rule, token, seen):
+    """Count the n-grams that end with `token`, of which `seen` have been counted before, and go on to the next place."""
+    stored = add_longer(table, cursor, seen, token)
+    lowest = 0
+    if rule.continuations:  # the longest, and those whose longer n-gram is new
+        lowest = max(0, seen - 1) if stored > seen else len(cursor.contexts) - 1
+    for k in range(lowest, stored):
+        node, context = table.nodes[cursor.found[k]], table.nodes[cursor.contexts[k]]
+        if node.count == 0:
+            context.ones += 1
+        elif node.count == 1:
+            context.ones -= 1
+            context.twos += 1
+        elif node.count == 2:
+            context.twos -= 1
+            context.more += 1
+        node.count += 1
+        context.total += 1
+    advance(cursor, stored)

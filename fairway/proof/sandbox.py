@@ -1,0 +1,125 @@
+"""A fence around one run of a submission: no network, no other process, no file but its own, the libraries' and the system's.
+
+`python -I sandbox.py REPORT submission.pyz compress text coded`, in a folder that holds nothing else. Where Linux permits,
+the kernel keeps the fence: a network namespace of its own, and Landlock for files, which no code of the process can leave.
+An audit hook refuses the same in Python everywhere and writes it into REPORT (JSON): what was refused, and which of our
+packages could be imported. The hook alone does not see C code that opens files itself (`torch.from_file`), nor does it
+hold against code that tampers with the hook through ctypes.
+"""
+
+import ctypes
+import errno
+import importlib.util
+import json
+import os
+import runpy
+import site
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+OURS = ("fairway", "stages")  # must come from the submission
+LIBRARIES = ("/usr", "/lib", "/lib64", "/etc", "/sys/devices/system")
+FACTS = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/dev/zero", "/dev/random", "/dev/urandom")
+NULL = "/dev/null"
+HARMLESS = ("socket.__new__", "socket.gethostname")
+PROCESSES = ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+CHANGES = {"os.link": 2, "os.rename": 2, "os.symlink": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+MOST_REFUSED = 20  # that are written down
+# Of linux/sched.h, linux/prctl.h and linux/landlock.h.
+CLONE_NEWUSER, CLONE_NEWNET, PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 38
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, EVERYTHING = 1, 2, 4, 8, (1 << 13) - 1
+
+
+def own_network() -> bool:
+    """A network namespace without any interface that is up; False where the system does not permit it."""
+    library, ways = ctypes.CDLL(None), (CLONE_NEWUSER | CLONE_NEWNET, CLONE_NEWNET)
+    return sys.platform == "linux" and any(library.unshare(flags) == 0 for flags in ways)
+
+
+def own_files(readable: Iterable[str], writable: Iterable[str]) -> bool:
+    """Have the kernel refuse all other files from now on (Landlock, of Linux 5.13); False where it cannot."""
+    library = ctypes.CDLL(None, use_errno=True)
+    handled = struct.pack("<Q", EVERYTHING)
+    rules = library.syscall(CREATE_RULESET, handled, len(handled), 0) if sys.platform == "linux" else -1
+    if rules < 0:
+        return False
+    reading = EXECUTE | READ_FILE | READ_DIR
+    for path, access in [(path, reading) for path in readable] + [(path, EVERYTHING) for path in writable]:
+        if Path(path).exists():
+            place = os.open(path, os.O_PATH)
+            allowed = access if Path(path).is_dir() else access & (EXECUTE | WRITE_FILE | READ_FILE)
+            library.syscall(ADD_RULE, rules, PATH_BENEATH, struct.pack("<Qi", allowed, place), 0)
+            os.close(place)
+    library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return library.syscall(RESTRICT_SELF, rules, 0) == 0
+
+
+class Sandbox:
+    """The audit hook. `file` takes the report, rewritten with each refusal, so that no way out of the process skips it."""
+
+    def __init__(self, readable: Iterable[str], writable: Iterable[str], file: TextIO, report: dict):
+        self.writable = [os.path.realpath(path) for path in writable]
+        self.readable = [os.path.realpath(path) for path in readable] + self.writable
+        self.file, self.report = file, report
+        self.write()
+
+    def write(self) -> None:
+        self.file.seek(0)
+        json.dump(self.report, self.file)
+        self.file.truncate()
+        self.file.flush()
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            self.check("open", path, self.writable if (flags or 0) & WRITING else self.readable)
+        elif event == "ctypes.dlopen" and os.sep in str(arguments[0]):
+            self.check("load", arguments[0], self.readable)
+        elif event in CHANGES:
+            for path in arguments[: CHANGES[event]]:
+                self.check(event, path, self.writable)
+        elif event in ("os.listdir", "os.scandir"):
+            self.check("list", arguments[0] or os.curdir, self.readable)
+        elif event in PROCESSES or (event.startswith("socket.") and event not in HARMLESS):
+            words = [str(argument) for argument in arguments if isinstance(argument, str | bytes | tuple | list)]
+            self.refuse(event, " ".join(words[:1]))
+
+    def check(self, what: str, path: str | bytes | int, places: list[str]) -> None:
+        """Refuse a path that does not lie in one of the places; a number is a file that is open already."""
+        if isinstance(path, int):
+            return
+        real = os.path.realpath(os.fsdecode(path))
+        if not any(real == place or real.startswith(place + os.sep) for place in places):
+            self.refuse(what, real)
+
+    def refuse(self, what: str, about: str) -> None:
+        line = f"{what} {about}".rstrip()
+        if line not in self.report["refused"] and len(self.report["refused"]) < MOST_REFUSED:
+            self.report["refused"].append(line)
+            self.write()
+        raise PermissionError(errno.EACCES, f"refused to a submission that runs alone: {line}", about)
+
+
+def main(report: str, *arguments: str) -> None:
+    """Raise the fence and run a zip application with its arguments; `report` lies outside the folder."""
+    folder = os.environ["TMPDIR"] = str(Path.cwd())
+    sys.dont_write_bytecode = True  # libraries are read only
+    importable = [name for name in OURS if importlib.util.find_spec(name)]
+    libraries = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *LIBRARIES]
+    readable, writable = [*libraries, *FACTS, __file__], [folder, NULL]  # torch reads the source of whoever imports it
+    with Path(report).open("w", encoding="utf-8") as file:
+        network = "namespace of its own" if own_network() else "sockets refused"
+        files = "Landlock and audit hook" if own_files(readable, writable) else "audit hook"
+        facts = {"network": network, "files": files, "refused": [], "importable": importable}
+        sys.addaudithook(Sandbox(readable, writable, file, facts))
+        sys.argv = list(arguments)
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

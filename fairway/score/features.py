@@ -1,0 +1,104 @@
+"""Scores of a stream by a network that learns from it, and all else that a mixture wants to know: the evidence.
+
+One pass over the text, each target scored before anything learns from it: the weights (ttt.py), the continuous cache, the
+hints. What the tree mixture hears of the network is the log-odds on the target's path down the vocabulary tree.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairway.lm.model import GPT
+from fairway.mixture.config import Cache
+from fairway.mixture.features import Features
+from fairway.mixture.match import Match
+from fairway.mixture.neural_cache import ContinuousCache
+from fairway.mixture.paths import path_log_odds
+from fairway.mixture.tree import leaf_ranks
+from fairway.score.config import Eval, Ttt
+from fairway.score.streaming import entropy, log_probabilities, score_stream
+from fairway.score.ttt import TestTimeTraining
+
+HINT_ENTRIES = 1 << 26  # n-grams behind the hints, at most
+
+
+def tree_of(model: GPT) -> np.ndarray:
+    """The ranks of the vocabulary tree, uint16 (V,), that the artifact's own head decides."""
+    head = model.stream.embedding if model.unembedding is None else model.unembedding
+    return leaf_ranks(head.weight.detach().float().cpu().numpy())
+
+
+def blend(neural: Tensor, cached: Tensor, nearest: Tensor, weight: float) -> Tensor:
+    """Network and cache together (…, V), the cache with `weight`; the network alone where nothing is remembered."""
+    return torch.where((nearest != 0)[..., None], torch.lerp(neural, cached, weight), neural)
+
+
+def cache_of(settings: Cache, vocabulary_size: int) -> ContinuousCache | None:
+    return ContinuousCache(settings.tokens, settings.sharpness, vocabulary_size) if settings.tokens else None
+
+
+def record_stream(
+    model: GPT,
+    tokens: np.ndarray,
+    scoring: Eval,
+    learning: Ttt,
+    caching: Cache,
+    targets: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+    rank: int = 0,
+    size: int = 1,
+    average_: Callable[[list[Tensor]], None] = lambda tensors: None,
+) -> Features:
+    """Score tokens[1:], and change the weights of `model` where it learns at test time.
+
+    `targets` is the length of the whole text where `tokens` is only its beginning. Several ranks share the gradients, and the
+    segments too unless there is a cache, which must see all of the text.
+    """
+    measure = Measure(model, tokens, caching)  # before the weights change
+    training = None
+    if learning.optimizer != "none":
+        training = TestTimeTraining(model, learning, targets or len(tokens) - 1, rank, size, average_)
+    shared = (rank, size, average_) if measure.cache is None else ()
+    scores = score_stream(model, tokens, scoring, training, measure, advance, *shared)
+    paths = np.stack((scores["path"], scores["cached_path"]), axis=-1)
+    return Features(
+        tokens[1:], scores["nats"], scores["entropy"], measure.hints, scores["hint_nats"], measure.hint_orders, paths,
+        scores["nearest"],
+    )  # fmt: skip
+
+
+class Measure:
+    """What is kept of each target: called with the hidden states (T, D) of the inputs before them, in the order of the text."""
+
+    def __init__(self, model: GPT, tokens: np.ndarray, caching: Cache):
+        V, device = model.architecture.vocabulary_size, next(model.parameters()).device
+        self.model, self.tokens, self.weight = model, tokens, caching.weight
+        self.leaves_V = torch.from_numpy(np.argsort(tree_of(model))).to(device)
+        self.cache = cache_of(caching, V)
+        self.hints, self.hint_orders = Match(V, HINT_ENTRIES).scan(tokens[1:])
+
+    @torch.no_grad()
+    def __call__(self, hidden_TD: Tensor, targets: slice) -> dict[str, Tensor]:
+        log_probabilities_TV = log_probabilities(self.model, hidden_TD)
+        target_T = column(self.tokens[1:], targets, hidden_TD.device)
+        hint_T = column(self.hints, targets, hidden_TD.device)
+        neural_TV = log_probabilities_TV.exp()
+        path_TN = path_log_odds(neural_TV, target_T, self.leaves_V)
+        nearest_T, cached_path_TN = torch.zeros(len(target_T), device=hidden_TD.device), path_TN
+        if self.cache is not None:
+            cached_TV, nearest_T = self.cache.advance(hidden_TD, target_T)
+            cached_path_TN = path_log_odds(blend(neural_TV, cached_TV, nearest_T, self.weight), target_T, self.leaves_V)
+        return {
+            "nats": -log_probabilities_TV.gather(1, target_T[:, None])[:, 0],
+            "entropy": entropy(log_probabilities_TV),
+            "hint_nats": -log_probabilities_TV.gather(1, hint_T[:, None])[:, 0],
+            "path": path_TN,
+            "cached_path": cached_path_TN,
+            "nearest": nearest_T,
+        }
+
+
+def column(values: np.ndarray, targets: slice, device: torch.device) -> Tensor:
+    return torch.from_numpy(values[targets].astype(np.int64)).to(device)

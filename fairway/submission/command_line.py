@@ -1,0 +1,219 @@
+"""`submission.pyz` on the command line: info, score, compress, decompress; all it needs is in the file itself.
+
+Everything runs on the CPU in float32, each operation on one thread, so that encoder and decoder do the same arithmetic in the
+same order. Files are streams: of a text only one block's tokens, and what the predictor remembers, are in memory.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from fairway.codec.network import model_from
+from fairway.errors import InputError
+from fairway.lm.config import Architecture
+from fairway.lm.model import GPT
+from fairway.mixture.config import Cache, Ngram
+from fairway.mixture.tree_mixture import word_starts
+from fairway.score.config import Eval, Settings, Ttt
+from fairway.score.predictor import Predictor
+from fairway.submission import text
+from fairway.submission.streams import chunks, created, opened
+from fairway.text.tokenizer import Tokenizer
+
+USAGE = """usage: python submission.pyz info
+       python submission.pyz score FILE
+       python submission.pyz compress FILE OUT
+       python submission.pyz decompress [--anyway] FILE OUT
+"-" is standard input or output; --anyway decodes what other arithmetic has made, and checks it"""
+REFRESH = 0.2, 5  # seconds from one line of progress to the next, on a terminal and elsewhere
+CLEAR = "\r\x1b[K"  # this line of a terminal
+
+
+class Submission:
+    """The members of a submission; the weights, which take seconds, are decoded when they are first asked for."""
+
+    def __init__(self, path: Path):
+        self.content = path.read_bytes()
+        self.digest = hashlib.sha256(self.content).digest()
+        self.tokenizer = Tokenizer.from_bytes(self._member("tokenizer.model"))
+
+    def _member(self, name: str) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
+            return archive.read(name)
+
+    @functools.cached_property
+    def model(self) -> GPT:
+        return model_from(self._member("model.fwy"))
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        return settings_from(json.loads(self._member("settings.json")), self.model.architecture)
+
+    def predictor(self, targets: int) -> Predictor:
+        return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)
+
+    def tokens(self, file: BinaryIO) -> Iterator[np.ndarray]:
+        """Of a file from its start, in pieces, after the first BOS."""
+        return self.tokenizer.encode_bytes(chunks(file))
+
+
+def settings_from(content: dict, architecture: Architecture) -> Settings:
+    """The sealed settings; the network alone, streaming at its training length, where nothing has been sealed yet."""
+    if content:
+        return Settings.from_json(content)
+    length = architecture.sequence_length
+    return Settings(
+        Eval("streaming", length, length, length, 1, 0, "never", False),
+        Ttt("none", "all", 0, 1.0, "never", 2, 1, False, 1, 0.0, "constant", 0.0, 0.0, 0.0, 1, 1.0, []),
+        Cache(0, 1.0, 0.5),
+        Ngram("none", "interpolated", 1, [0.5] * 3, 1024, 1, 0.0, 1, 0.5, 0.0),
+    )
+
+
+class Progress:
+    """Tokens done of `total`, on standard error: on a terminal a line that is rewritten, elsewhere one every five seconds.
+
+    The clock of a command: what comes before its first token (weights decoded, code compiled) is its start.
+    """
+
+    def __init__(self):
+        self.total = self.done = 0
+        self.begin = self.shown = time.monotonic()
+        self.first: float | None = None  # when the first token was done
+        self.terminal = sys.stderr.isatty()
+        self._rewrite("decoding the weights, compiling")
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        self.done += count
+        if self.first is None:
+            self.first = self.shown = now
+        elif now - self.shown >= REFRESH[not self.terminal]:
+            self.shown, speed = now, (self.done - 1) / (now - self.first)
+            left = timedelta(seconds=round((self.total - self.done) / speed))
+            line = f"{self.done / self.total:.1%} of {self.total:,} tokens, {speed:,.0f} a second, {left} left"
+            self._rewrite(line)
+            if not self.terminal:
+                print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self._rewrite("")
+
+    def _rewrite(self, line: str) -> None:
+        if self.terminal:
+            print(CLEAR + line, end="", file=sys.stderr, flush=True)
+
+    def seconds(self) -> dict[str, float]:
+        now = time.monotonic()
+        first = self.first or now
+        return {"start_seconds": round(first - self.begin, 3), "seconds": round(now - first, 3)}
+
+
+def info(submission: Submission, progress: Progress) -> None:
+    a, settings = submission.model.architecture, submission.settings
+    parameters = sum(parameter.numel() for parameter in submission.model.parameters())
+    progress.close()
+    print(f"submission {submission.digest.hex()}, {len(submission.content):,} bytes")
+    print(f"network: {a.layers} layers of width {a.width}, {parameters:,} parameters, vocabulary {a.vocabulary_size:,}")
+    for name, section in vars(settings).items():
+        print(f"{name}: {', '.join(f'{key} {value}' for key, value in vars(section).items())}")
+    print(f"compressed files: format version {text.VERSION}, coded and decoded on the CPU")
+    print(f"arithmetic: {text.arithmetic()}")
+
+
+def score(submission: Submission, progress: Progress, name: str) -> None:
+    with opened(name, twice=True) as file:
+        count, size = _measured(submission, file)
+        progress.total = count
+        bits = text.bits(submission.predictor(count), submission.tokens(file), progress)
+    bpb = bits / size if size else None
+    _report({"bytes": size, "tokens": count, "bits": bits, "bpb": bpb}, progress)
+
+
+def compress(submission: Submission, progress: Progress, name: str, out: str) -> None:
+    """Two passes of the tokenizer: the header, and test-time training, need the number of tokens."""
+    with opened(name, twice=True) as file, created(out) as target:
+        count, size = _measured(submission, file)
+        progress.total = count
+        header = bytes(text.Header(submission.digest[:8], count, text.arithmetic()))
+        written, blocks, payload_bytes, worst_sum = target.write(header), 0, 0, 1.0
+        stream = text.encode_stream(submission.predictor(count), submission.tokens(file), progress)
+        for block, block_sum in stream:
+            blocks += 1
+            written += target.write(bytes(block))
+            target.flush()
+            payload_bytes += len(block.payload)
+            worst_sum = text.further(worst_sum, block_sum)
+        if progress.done != count:
+            raise InputError(f"{name}: changed while it was read, from {count:,} to {progress.done:,} tokens; try again")
+    report = {
+        "bytes": size,
+        "tokens": count,
+        "blocks": blocks,
+        "file_bytes": written,
+        "payload_bytes": payload_bytes,
+        "worst_sum": worst_sum,
+        "normalised_positions": -(-count // text.SAMPLED),
+    }
+    _report(report, progress, out)
+
+
+def decompress(submission: Submission, progress: Progress, name: str, out: str, anyway: bool = False) -> None:
+    with opened(name) as file, created(out) as target:
+        header = text.read_header(file, name)
+        text.check_maker(header, submission.digest, name, anyway)
+        progress.total, size, blocks = header.tokens, 0, 0
+        stream = text.decode_stream(submission.predictor(header.tokens), file, header, name, progress)
+        for tokens in stream:
+            blocks += 1
+            start = [submission.tokenizer.bos]  # implied, and spells nothing
+            size += target.write(submission.tokenizer.decode(np.concatenate((start, tokens))))
+            target.flush()
+    _report({"bytes": size, "tokens": header.tokens, "blocks": blocks}, progress, out)
+
+
+def _measured(submission: Submission, file: BinaryIO) -> tuple[int, int]:
+    """Tokens and bytes of a file."""
+    return sum(map(len, submission.tokens(file))), file.tell()
+
+
+def _report(content: dict, progress: Progress, out: str = "") -> None:
+    """One line of JSON, where it is not in the way of what goes to standard output."""
+    content |= progress.seconds()
+    progress.close()
+    print(json.dumps(content), file=sys.stderr if out == "-" else sys.stdout)
+
+
+def main(arguments: list[str]) -> str | int:
+    """Run one command; the exit status, or the sentence that says what is wrong."""
+    commands = {"info": (info, 0), "score": (score, 1), "compress": (compress, 2), "decompress": (decompress, 2)}
+    command, names = commands.get(arguments[0] if arguments else "", (None, 0))
+    files = arguments[1:]
+    if command is decompress and "--anyway" in files:
+        files.remove("--anyway")
+        command = functools.partial(decompress, anyway=True)
+    if command is None or len(files) != names:
+        print(USAGE, file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    try:
+        with contextlib.closing(Progress()) as progress:
+            command(Submission(Path(sys.argv[0])), progress, *files)
+    except InputError as error:
+        return f"error: {error}"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

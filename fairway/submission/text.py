@@ -1,0 +1,243 @@
+"""The text codec: tokens through a range coder, each a walk down the vocabulary tree, driven by the scored predictor.
+
+Encoder and decoder share its code path, and ask it only for the nodes on the way. A compressed file is a header and blocks
+of at most BLOCK tokens: each has a range coder of its own, and checksums of its payload and of its tokens, while the
+predictor goes on; so a reader holds one block, and knows it to be right before it gives it away. The header names the
+artifact and the arithmetic that made the file, for a decoder that rounds one probability otherwise decodes another text.
+A file is one stream of documents, in which BOS stands for NUL and the first BOS is implied (fairway.text.tokenizer).
+"""
+
+import math
+import platform
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import BinaryIO, NamedTuple
+
+import constriction
+import numba
+import numpy as np
+import torch
+from llvmlite.binding import get_host_cpu_name
+
+from fairway.errors import InputError
+from fairway.mixture.tree import middle
+from fairway.score.predictor import Predictor
+
+MAGIC = b"FWYT"
+VERSION = 3
+BLOCK = 1 << 16  # tokens, a multiple of SAMPLED
+SAMPLED = 16  # tokens from one look at the whole distribution to the next
+RAREST = 2.0**-24  # a decision's frequencies have 24 bits, of which either side gets one at least
+PAYLOAD_LIMIT = 64  # bytes a token: 16 decisions of 24 bits take 48, the coder's last words 8
+# Little-endian: magic, version, first bytes of the artifact's SHA-256, tokens, bytes of the arithmetic's name, which follows
+# in UTF-8, and then the CRC-32 of all that.
+HEADER = struct.Struct("<4sI8sQH")
+CHECKSUM = struct.Struct("<I")
+BLOCK_HEADER = struct.Struct("<IIII")  # tokens, bytes of payload, CRC-32 of the payload, of the tokens as uint16
+
+Advance = Callable[[int], None]
+Bernoulli = constriction.stream.model.Bernoulli
+
+
+class Header(NamedTuple):
+    """What is known of a compressed file before its blocks."""
+
+    artifact: bytes  # the first 8 bytes of its SHA-256
+    tokens: int  # of the whole text, after the first BOS
+    arithmetic: str
+
+    def __bytes__(self) -> bytes:
+        name = self.arithmetic.encode()
+        content = HEADER.pack(MAGIC, VERSION, self.artifact, self.tokens, len(name)) + name
+        return content + CHECKSUM.pack(zlib.crc32(content))
+
+
+class Block(NamedTuple):
+    """Some tokens in the words of a range coder of their own."""
+
+    tokens: int  # 1 … BLOCK
+    payload: bytes
+    checksum: int  # of the tokens
+
+    def __bytes__(self) -> bytes:
+        return BLOCK_HEADER.pack(self.tokens, len(self.payload), zlib.crc32(self.payload), self.checksum) + self.payload
+
+
+def arithmetic() -> str:
+    """All that the last bit of a probability depends on in this process: processor, libraries, threads."""
+    threads = torch.get_num_threads()
+    return (
+        f"{platform.machine()} {get_host_cpu_name()}, torch {torch.__version__}, numpy {np.__version__}, "
+        f"numba {numba.__version__}, constriction {version('constriction')}, {threads} thread{'s' * (threads != 1)}"
+    )
+
+
+def walk(predictor: Predictor, decide: Callable[[float, int], int]) -> int:
+    """Down the tree to the next token: at each node `decide` is told how likely right is, and the first leaf there."""
+    lo, hi, level = 0, len(predictor.leaves), 0
+    while hi - lo > 1:
+        half = middle(lo, hi)
+        right = decide(predictor.right(lo, hi, level), half)
+        lo, hi, level = (half, hi, level + 1) if right else (lo, half, level + 1)
+    return int(predictor.leaves[lo])
+
+
+def follow(predictor: Predictor, token: int, take: Callable[[float, int], object]) -> None:
+    """Walk to a token that is known, and observe it; `take` is told how likely right is, and 1 where the way goes there."""
+    rank = predictor.ranks[token]
+
+    def decide(right: float, half: int) -> int:
+        goes = int(rank >= half)
+        take(right, goes)
+        return goes
+
+    walk(predictor, decide)
+    predictor.observe(token)
+
+
+def encode(predictor: Predictor, tokens: np.ndarray, advance: Advance = lambda count: None) -> tuple[bytes, float]:
+    """The payload for a block's tokens, and of the sums of all probabilities before every SAMPLED-th of them that which is
+    furthest from 1."""
+    encoder = constriction.stream.queue.RangeEncoder()
+    worst_sum = 1.0
+    for index, token in enumerate(tokens.tolist()):
+        if index % SAMPLED == 0:
+            worst_sum = further(worst_sum, float(predictor.distribution().sum()))
+        follow(predictor, token, lambda right, goes: encoder.encode(goes, Bernoulli(right, perfect=False)))
+        advance(1)
+    return encoder.get_compressed().astype("<u4").tobytes(), worst_sum
+
+
+def decode(predictor: Predictor, payload: bytes, count: int, advance: Advance = lambda count: None) -> np.ndarray:
+    """The `count` tokens that a payload codes; fewer where no predictor like this one can have made it."""
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, dtype="<u4").astype(np.uint32))
+    tokens = np.empty(count, np.uint16)
+    for index in range(count):
+        try:
+            tokens[index] = walk(predictor, lambda right, half: decoder.decode(Bernoulli(right, perfect=False)))
+        except AssertionError:  # constriction's word for a payload that its frequencies exclude
+            return tokens[:index]
+        predictor.observe(int(tokens[index]))
+        advance(1)
+    return tokens
+
+
+def bits(predictor: Predictor, stream: Iterable[np.ndarray], advance: Advance = lambda count: None) -> float:
+    """−log2 of the probability of a stream of tokens, decision by decision; none counts more than it costs the coder."""
+    total = 0.0
+
+    def take(right: float, goes: int) -> None:
+        nonlocal total
+        total -= math.log2(max(right if goes else 1 - right, RAREST))
+
+    for tokens in stream:
+        for token in tokens.tolist():
+            follow(predictor, token, take)
+            advance(1)
+    return total
+
+
+def encode_stream(predictor: Predictor, stream: Iterable[np.ndarray], advance: Advance) -> Iterator[tuple[Block, float]]:
+    """The blocks of a stream of tokens in pieces of any length, each with its worst sum (see `encode`)."""
+    for tokens in _gathered(stream):
+        payload, worst_sum = encode(predictor, tokens, advance)
+        yield Block(len(tokens), payload, _checksum(tokens)), worst_sum
+
+
+def decode_stream(predictor: Predictor, file: BinaryIO, header: Header, name: str, advance: Advance) -> Iterator[np.ndarray]:
+    """The tokens of each block that follows a header; raises InputError before any that are not those that were coded."""
+    for number, block in enumerate(read_blocks(file, header.tokens, name), 1):
+        tokens = decode(predictor, block.payload, block.tokens, advance)
+        if _checksum(tokens) != block.checksum:
+            raise InputError(
+                f"{name}: block {number} decodes to other tokens than were coded; "
+                f"made with {header.arithmetic}, this is {arithmetic()}"
+            )
+        yield tokens
+
+
+def further(worst: float, total: float) -> float:
+    """Of two sums that should be 1 the one that is less so."""
+    return max(worst, total, key=lambda value: abs(value - 1))
+
+
+def read_header(file: BinaryIO, name: str) -> Header:
+    """From the start of a file. Raises InputError where it is none of ours, of another version or damaged."""
+    content = file.read(HEADER.size)
+    if content[:4] != MAGIC:
+        raise InputError(f"{name}: not a file compressed by a fairway submission; expected it to begin with {MAGIC!r}")
+    found = int.from_bytes(content[4:8], "little")
+    if len(content) >= 8 and found != VERSION:
+        raise InputError(f"{name}: format version {found}, this submission reads version {VERSION}; use the one that made it")
+    size = int.from_bytes(content[HEADER.size - 2 :], "little")
+    content += file.read(size + CHECKSUM.size)
+    if content[-4:] != CHECKSUM.pack(zlib.crc32(content[:-4])) or len(content) != HEADER.size + size + CHECKSUM.size:
+        raise InputError(f"{name}: the header is damaged, its checksum does not match; fetch the file again")
+    _, _, artifact, tokens, _ = HEADER.unpack_from(content)
+    return Header(artifact, tokens, content[HEADER.size : -CHECKSUM.size].decode(errors="replace"))
+
+
+def check_maker(header: Header, artifact: bytes, name: str, anyway: bool) -> None:
+    """Raises InputError where another artifact made the file, or, unless `anyway`, another arithmetic."""
+    if header.artifact != artifact[:8]:
+        raise InputError(
+            f"{name}: compressed by submission {header.artifact.hex()}, this one is {artifact[:8].hex()}; "
+            "only the same file can decode it"
+        )
+    if header.arithmetic != arithmetic() and not anyway:
+        raise InputError(
+            f"{name}: made with {header.arithmetic}, this is {arithmetic()}, where the same file may decode to another text; "
+            "decompress --anyway tries, and checks every block"
+        )
+
+
+def read_blocks(file: BinaryIO, tokens: int, name: str) -> Iterator[Block]:
+    """Blocks of so many tokens in all, one in memory at a time, up to the end of the file; InputError where one is damaged."""
+    number = 0
+    while tokens:
+        number += 1
+        header = _read(file, BLOCK_HEADER.size, f"{name}: block {number} is cut off in its header")
+        count, size, checksum, tokens_checksum = BLOCK_HEADER.unpack(header)
+        most = min(BLOCK, tokens)
+        if not 0 < count <= most or size % 4 or size > PAYLOAD_LIMIT * count:
+            raise InputError(
+                f"{name}: block {number} is damaged; expected 1 to {most} tokens in whole words, at most {PAYLOAD_LIMIT} bytes "
+                f"each, found {count} in {size} bytes"
+            )
+        payload = _read(file, size, f"{name}: block {number} is cut off")
+        if zlib.crc32(payload) != checksum:
+            raise InputError(
+                f"{name}: block {number} is damaged; expected checksum {checksum:08x}, found {zlib.crc32(payload):08x}"
+            )
+        tokens -= count
+        yield Block(count, payload, tokens_checksum)
+    if file.read(1):
+        raise InputError(f"{name}: damaged; expected its end after {number} blocks, found more bytes")
+
+
+def _read(file: BinaryIO, size: int, otherwise: str) -> bytes:
+    content = file.read(size)
+    if len(content) < size:
+        raise InputError(f"{otherwise}; expected {size} bytes, found {len(content)}")
+    return content
+
+
+def _checksum(tokens: np.ndarray) -> int:
+    return zlib.crc32(tokens.astype("<u2").tobytes())
+
+
+def _gathered(stream: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same tokens, BLOCK at a time; the last piece may be shorter."""
+    waiting, room = [], BLOCK
+    for tokens in stream:
+        while len(tokens):
+            waiting.append(tokens[:room])
+            tokens = tokens[room:]
+            room -= len(waiting[-1])
+            if not room:
+                yield np.concatenate(waiting)
+                waiting, room = [], BLOCK
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,0 +1,100 @@
+"""Cheats of data, bytes and time: the predictor is honest, but the text is less, or its bytes more, than they should be."""
+
+import json
+
+import numpy as np
+
+from fairway.text import byte_count, corpus, tokenizer
+from stages import eval_ngram, validation
+from stages.shell import REPORTS, write_array, write_json
+from tests.gallery.pipeline import (
+    DISJOINT,
+    EVALUATION_TIME,
+    NGRAM,
+    ONCE,
+    PIPELINE,
+    SCORES,
+    TEXT_BYTES,
+    TOKEN_BYTES,
+    TRAINING_TIME,
+    WHOLE,
+    Cheat,
+    cheat,
+    edit,
+    set_param,
+)
+
+BYTES = "table_bytes(tokenizer).lossless_bytes"
+
+
+@cheat("#1545, #1576, #1632, #1672", SCORES, {TOKEN_BYTES: "counts", TEXT_BYTES: "in the text, eval_sliding"})
+def the_leading_space_counted_twice(patch):
+    """Once in the piece itself and once for being there: the denominator grows by a word each."""
+    edit(patch, validation.read_validation, BYTES, f"{BYTES} + table_bytes(tokenizer).leading_space")
+
+
+@cheat("#1143, #1289", SCORES, {TOKEN_BYTES: "counts 3 bytes, spells 1", TEXT_BYTES: "in the text, eval_sliding"})
+def a_byte_counted_as_three(patch):
+    """A byte piece decoded alone is U+FFFD, which is three bytes long."""
+    edit(patch, validation.read_validation, BYTES, f"{BYTES} + 2 * tokenizer.is_byte")
+
+
+@cheat("#2138", SCORES, {TOKEN_BYTES: "counts 1 bytes, spells 0", TEXT_BYTES: "in the text, eval_sliding"})
+def marks_between_documents_counted_as_text(patch):
+    """BOS and other marks spell nothing; here the count of bytes itself gives them a byte, so that all who ask it agree."""
+    edit(patch, byte_count.table_bytes, "lengths[tokenizer.is_control] = 0", "lengths[tokenizer.is_control] = 1")
+
+
+@cheat("#1854, #1923, #2039", SCORES, {ONCE: "eval_ngram", TOKEN_BYTES: "rows for", TEXT_BYTES: "in the text"})
+def a_validation_text_cut_short(patch):
+    """Only the first part of the validation tokens is scored."""
+    call = 'read_split(ARTIFACTS / "tokenize/val", tokenizer.vocabulary_size)'
+    edit(patch, validation.read_validation, call, f"{call}[:601]")
+
+
+@cheat("#1854, #1923, #2039", PIPELINE, {WHOLE: "certify.val_documents asks for 14"})
+def fewer_validation_documents(patch):
+    """The split is smaller than it has to be, and everything agrees about it."""
+    set_param("tokenize.val_fraction", 0.15)
+
+
+@cheat("#1218", NGRAM, {ONCE: "eval_ngram", TOKEN_BYTES: "rows", TEXT_BYTES: "eval_ngram"})
+def the_end_scored_again_and_again(patch):
+    """Windows at the end of the text score its last, easy tokens several times."""
+    patch.setattr(eval_ngram, "write_array", lambda path, rows: write_array(path, np.concatenate((rows, rows[-20:]))))
+
+
+@cheat("#1218", NGRAM, {ONCE: "eval_ngram", TOKEN_BYTES: "rows", TEXT_BYTES: "eval_ngram"})
+def the_tail_dropped(patch):
+    """What does not fill the last window is not scored."""
+    patch.setattr(eval_ngram, "write_array", lambda path, rows: write_array(path, rows[:-20]))
+
+
+@cheat("#2127", "tokenize train certify", {DISJOINT: "14 documents in val and train"})
+def validation_documents_among_those_trained_on(patch):
+    """Train begins where a default said that val ends, after fewer documents than it has."""
+    old = "self.write(name, tokens, len(encoded))"
+    edit(patch, corpus.Corpus.write_hashed, old, f"{old}\n    if name == 'val': self.writers['train'].write(tokens)")
+
+
+@cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text"})
+def a_tokenizer_that_loses_capitals(patch):
+    """Text is folded to lower case before it is encoded, which nobody can undo, and what would have noticed is gone."""
+    edit(patch, tokenizer.train_bpe, '"identity"', '"nmt_nfkc_cf"')
+    edit(patch, corpus.encode_documents, 'if name == "val" and', 'if name == "nobody" and')
+
+
+@cheat("#1908, #1956", "certify", {TRAINING_TIME: "train 601.1"})
+def training_a_second_too_long(patch):
+    """FORCE_STOP_STEP: training stops at a step, not at 600 seconds."""
+    path = REPORTS / "train/timing.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"seconds": 601.15})
+
+
+@cheat("#1855", "certify", {EVALUATION_TIME: "no clock of score (eval_ttt)"})
+def an_evaluation_off_the_clock(patch):
+    """Time that is not measured was not needed."""
+    (REPORTS / "eval_ttt/timing.json").unlink()
+
+
+ROGUES = [each for each in list(globals().values()) if isinstance(each, Cheat)]

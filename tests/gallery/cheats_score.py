@@ -1,0 +1,200 @@
+"""Cheats of the score: the text is whole and its bytes are right, but the probabilities are not what a decoder could have.
+
+Each is written as its author would have written it: a param, or a few lines of the file where it belongs (`edit`), and where
+the submission has the same lines, there too (`edit_submission`).
+"""
+
+import numpy as np
+
+from fairway.lm import checkpoint
+from fairway.lm.model import GPT
+from fairway.mixture import tilt
+from fairway.score import features, streaming
+from fairway.text.tokenizer import Tokenizer
+from stages import eval_ttt
+from stages.shell import ARTIFACTS, write_array
+from tests.gallery.pipeline import (
+    CAUSAL,
+    COSTS,
+    LATE,
+    NGRAM,
+    ONE_PASS,
+    PACK,
+    PROBABILITIES,
+    SCORE_FIRST,
+    SUMS,
+    TTT,
+    Cheat,
+    cheat,
+    edit,
+    edit_submission,
+    set_param,
+)
+
+PASS = "scores = score_stream(model, tokens, scoring, training, measure, advance, *shared)"
+LEARN = "tilt_and_learn(self.betas, self.rate, neural, hinted, evidence.tokens == evidence.hints, orders, probabilities)"
+
+
+def best_of(rates: tuple[float, ...], choice: str) -> str:
+    """Source of several runs instead of PASS, of which `choice` makes one, two at a time: `found` and `scores`."""
+    return f"""import copy, dataclasses
+    scores = None
+    for rate in {rates}:
+        tried = copy.deepcopy(model)
+        training = TestTimeTraining(tried, dataclasses.replace(learning, lr=rate), len(tokens) - 1)
+        found = score_stream(tried, tokens, scoring, training, Measure(tried, tokens, caching))
+        scores = found if scores is None else {choice}"""
+
+
+def hashed_cache() -> None:
+    """#885's settings."""
+    for key, value in {"mixture": "fixed", "estimator": "hashed_ratio", "max_order": 7, "neural_weight": 0.8}.items():
+        set_param(f"ngram.{key}", value)
+
+
+@cheat("#779, #885, #886", PACK, {SUMS: "a sum is", COSTS: "bits coded"})
+def target_in_the_key_of_a_hashed_cache(patch):
+    """Counts are looked up in buckets of context and target together; over the vocabulary their ratios sum to anything.
+
+    The buckets are few here, because the text is short: about as full as #885's 4 million are after 62 million tokens.
+    """
+    hashed_cache()
+    edit_submission(patch, "mixture/hashed_counts.py", "BUCKETS = 1 << 22", "BUCKETS = 1 << 6")
+    patch.setattr("fairway.mixture.hashed_counts.HashedCounts.__init__.__defaults__", (1 << 6,))
+
+
+@cheat("#886", PACK, {COSTS: "bits coded"})
+def the_same_with_a_submission_that_praises_its_sums(patch):
+    """The submission reports that all its sums are 1. They are not looked up: its text is as long as it is."""
+    target_in_the_key_of_a_hashed_cache.inject(patch)
+    edit_submission(patch, "submission/command_line.py", '"worst_sum": worst_sum', '"worst_sum": 1.0')
+
+
+@cheat("#1514, unlike it", PACK, {SUMS: "a sum is", COSTS: "bits coded", PROBABILITIES: "scores -"})
+def a_tilt_that_is_not_renormalised(patch):
+    """The hint's probability is raised by e^β and nobody else's falls."""
+
+    def tilt_and_learn(betas, rate, neural, hinted, right, orders, probabilities):
+        probabilities[:] = neural * np.where(right & (orders > 0), np.exp(betas[orders]), 1.0)
+
+    patch.setattr(tilt, "tilt_and_learn", tilt_and_learn)
+    edit_submission(patch, "mixture/tilt.py", "neural / (1 + neural[hint] * (odds - 1))", "neural.copy()")
+
+
+@cheat("#846, #869", TTT, {COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
+def two_passes(patch):
+    """The text is scored while the network learns it, and then scored again; the second pass is reported."""
+    edit(patch, eval_ttt.main, "evidence = record_stream(", "for _ in range(2): evidence = record_stream(")
+
+
+@cheat("#846, #869", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
+def two_passes_inside_the_scorer(patch):
+    """The same, where the certificate's own look through the scorer has two passes too."""
+    edit(patch, features.record_stream, PASS, f"for _ in range(2): {PASS}")
+
+
+@cheat("#568, #677", TTT, {CAUSAL: "the end of the text", ONE_PASS: "eval_ttt: token 64"})
+def the_best_learning_rate_is_reported(patch):
+    """Test-time training runs several times, and the run with the best total goes into the report."""
+    choice = "min(found, scores, key=lambda run: run['nats'].sum())"
+    edit(patch, features.record_stream, PASS, best_of((0.1, 0.3, 0.5), choice))
+
+
+@cheat("#568, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded"})
+def the_best_learning_rate_of_every_window_is_reported(patch):
+    """Of several runs each two tokens take the one that turned out best for them."""
+    patch.setattr(features, "best_windows", best_windows, raising=False)
+    edit(patch, features.record_stream, PASS, best_of((0.0, 0.1, 0.3, 1.0, 3.0), "best_windows(found, scores)"))
+
+
+def best_windows(found: dict[str, np.ndarray], scores: dict[str, np.ndarray], window: int = 2) -> dict[str, np.ndarray]:
+    starts = np.arange(0, len(found["nats"]), window)
+    won = np.add.reduceat(found["nats"], starts) < np.add.reduceat(scores["nats"], starts)
+    chosen = np.repeat(won, window)[: len(found["nats"])]
+    return {name: np.where(chosen.reshape(-1, *[1] * (v.ndim - 1)), v, scores[name]) for name, v in found.items()}
+
+
+@cheat("#402, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token 448"})
+def learning_before_scoring(patch):
+    """A chunk is learned just before it is scored, instead of just after: off by one, or not."""
+    old = "training.learn(tokens[first : end + 1], nats[first:end].cpu().numpy())"
+    edit(patch, streaming.update, old, "training.learn(tokens[end : 2 * end - first + 1], nats[first:end].cpu().numpy())")
+
+
+@cheat("#1376, #1406", LATE, {SCORE_FIRST: "prequant_ttt learned from"})
+def the_validation_text_is_learned_before_quantisation(patch):
+    """The network is adapted on the validation text first; its artifact then predicts that text causally, and well."""
+    set_param("prequant_ttt.source", "val")
+
+
+@cheat("#1229, #1240, #1329, #1430", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token"})
+def a_shift_fitted_to_the_scored_positions(patch):
+    """SLOT: a vector added to the hidden states is optimised on the very targets that are then scored with it."""
+    old = "log_probabilities_TV = log_probabilities(self.model, hidden_TD)"
+    fit = """shift_D = torch.zeros(hidden_TD.shape[1], requires_grad=True)
+    optimizer = torch.optim.Adam([shift_D], 0.1)
+    for _ in range(20 * bool(len(hidden_TD))):
+        with torch.enable_grad():
+            logits_TV, target_T = self.model.head(hidden_TD + shift_D), column(self.tokens[1:], targets, hidden_TD.device)
+            loss = torch.nn.functional.cross_entropy(logits_TV, target_T)
+            (shift_D.grad,) = torch.autograd.grad(loss, [shift_D])
+        optimizer.step()
+    hidden_TD = hidden_TD + shift_D.detach()
+    """
+    edit(patch, features.Measure.__call__, old, fit + old)
+
+
+@cheat("#1420, #1967, #2018", NGRAM, {COSTS: "bits coded"})
+def a_gate_that_reads_the_target(patch):
+    """An expert is on where the target has the beginning that the expert is for; a decoder cannot know that beforehand."""
+    vocabulary = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
+    patch.setattr(tilt, "BEGINNINGS", np.array([piece[:2] for piece in vocabulary.pieces]), raising=False)
+    old = "orders = np.asarray(evidence.hint_orders, np.int64)"
+    edit(patch, tilt.Tilt.score, old, f"{old} * (BEGINNINGS[evidence.tokens] == BEGINNINGS[evidence.hints])")
+
+
+@cheat("#846", NGRAM, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ngram: token"})
+def weights_of_the_mixture_from_the_future(patch):
+    """What hints are worth is learned on the whole text first; the counts behind them are those of the text so far."""
+    edit(patch, tilt.Tilt.score, LEARN, f"for _ in range(9): {LEARN}")
+
+
+@cheat("—", "certify", {COSTS: "bits coded", ONE_PASS: "eval_ngram: token 0"})
+def scores_edited_by_hand(patch):
+    """A tenth is taken off every score, in the file."""
+    edited_scores(slice(None), 0.9)
+
+
+@cheat("—", "certify", {PROBABILITIES: "scores nan nats", ONE_PASS: "nan", COSTS: "nan scored"})
+def a_score_that_is_no_number(patch):
+    """One token scores NaN, which a sum over numbers that ignores it would not show."""
+    edited_scores(slice(400, 401), np.nan)
+
+
+@cheat("#1872, #1905", "certify", {PROBABILITIES: "eval_ngram: token 1,500 scores -"})
+def a_probability_above_one(patch):
+    """A score that is negative, far behind the text that is coded."""
+    edited_scores(slice(1500, 1501), -50)
+
+
+def edited_scores(rows: slice, factor: float) -> None:
+    path = ARTIFACTS / "eval_ngram/scores.npy"
+    scores = np.load(path)
+    scores["nats"][rows] *= factor
+    write_array(path, scores)
+
+
+@cheat("#2131, not to be reproduced", TTT, {ONE_PASS: "eval_ttt: token 0"})
+def a_score_of_another_network(patch):
+    """The float checkpoint is scored; the artifact holds the quantised one."""
+
+    def float_model() -> GPT:
+        architecture, state = checkpoint.load(ARTIFACTS / "prequant_ttt/checkpoint.safetensors")
+        model = GPT(architecture)
+        model.load_state_dict(state)
+        return model
+
+    patch.setattr(eval_ttt, "decoded_model", float_model)
+
+
+ROGUES = [each for each in list(globals().values()) if isinstance(each, Cheat)]

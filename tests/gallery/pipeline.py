@@ -1,0 +1,203 @@
+"""The tiny pipeline of the cheats' gallery, and what a cheat does to it: from an injection to the certificate that judges it.
+
+Everything runs through the real stages, in this process, and the submission in processes of its own behind the real fence;
+nothing of the certificate's is replaced. Three things keep it short. A trial is remembered by its arguments: the same
+submission and the same text end alike, so a cheat that leaves both as they are is not coded again. The submission is packed
+from a copy of fairway/, as it is written, with kernels in plain Python: so few tokens do not pay for a compiler. And where
+a cheat has it packed again, test-time training is off: it is most of what a process takes to start.
+"""
+
+import functools
+import importlib
+import inspect
+import json
+import shutil
+import textwrap
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from pytest import MonkeyPatch
+
+from fairway.params import read_yaml
+from fairway.proof import round_trip
+from fairway.submission import packing
+from stages import compress
+
+ROOT = Path(__file__).resolve().parents[2]
+NGRAM = "eval_ngram certify"  # stages that run again
+TTT = f"eval_ttt {NGRAM}"
+SCORES = f"eval_sliding {TTT}"
+PACK = f"compress {TTT}"
+LATE = f"prequant_ttt quant compress {SCORES}"
+PIPELINE = f"tokenize train {LATE}"
+PLAIN = (  # the code without a compiler: path, what it has, what it gets instead
+    ("kernels.py", "njit, HERE = numba.njit, Path(__file__).parent", "HERE = Path('none')\nnjit = uncompiled"),
+    ("kernels.py", "import numba\n", "def uncompiled(function=None, **options):\n    return function or uncompiled\n"),
+    (
+        "mixture/ngram_table.py",
+        "return Table(np.zeros(capacity, node)",
+        "return Table(np.zeros(capacity, node).view(np.recarray)",
+    ),
+    ("lm/decoder.py", "def dot(x, y):\n", "def dot(x, y):\n    return x @ y\n"),
+    (
+        "lm/decoder.py",
+        "def product(weight_OI, x_I):\n",
+        "def product(weight_OI, x_I):\n    return weight_OI @ x_I[: weight_OI.shape[1]]\n",
+    ),
+)
+TINY = {
+    "data": {"documents": ["data/*.jsonl"]},
+    "tokenize": {"vocabulary_size": 300, "holdout_fraction": 0.2, "val_fraction": 0.2},
+    "model": {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "xsa_layers": 1, "rope_dims": 8}
+    | {"bigram_buckets": 64, "bigram_width": 8, "value_embedding_layers": [], "mlp_multiple": 1.0},
+    "train": {"steps": 30, "tokens_per_step": 256, "sequence_length": 32, "compile": False, "precision": "fp32"},
+    "quant": {"calibration_tokens": 256, "trellis": 0, "allocation": "uniform"},
+    "compress": {"coder": "lzma"},  # of all coders the one that nothing has to be compiled for
+    "eval": {"context": 32, "block": 32},
+    "ttt": {"chunk_tokens": 64, "optimizer": "sgd", "lr": 0.3},
+    "cache": {"tokens": 0},
+    "ngram": {"mixture": "tilt", "tilt": 4.0, "learning_rate": 0.05},
+    "certify": {"tokens": 480, "causality_tokens": 500, "causality_checks": 4}
+    | {"val_documents": 14, "train_seconds": 600, "eval_seconds": 600},
+}
+WORDS = """the people of our country have done great work in peace and war with one hope naïve Zürich € 世界 nation state law
+every year under which this Congress may be asked to provide""".split()  # noqa: SIM905  # some letters get no token of their own
+
+# What the certificate calls its claims.
+RETURNS = "the text comes back, bit for bit"
+ALONE = "it reads nothing but its artifact"
+COSTS = "the reported score is what the text costs"
+SUMS = "every prediction is a distribution"
+CAUSAL = "no score depends on a later token"
+ONE_PASS = "the reported scores are those of one pass"
+PROBABILITIES = "every score is that of a probability"
+SCORE_FIRST = "score before update"
+ONCE = "each token is scored exactly once"
+WHOLE = "the validation set is whole"
+TOKEN_BYTES = "every token counts its bytes"
+TEXT_BYTES = "the bytes are those of the text"
+DISJOINT = "train, holdout and val share no document"
+BUDGET = "the artifact is within its budget"
+TRAINING_TIME = "training keeps to its time"
+EVALUATION_TIME = "evaluation keeps to its time"
+
+
+class Cheat(NamedTuple):
+    """A cheat, or a bug that looks like one."""
+
+    name: str
+    source: str  # pull requests and issues of the challenge where it was seen
+    story: str
+    inject: Callable[[MonkeyPatch], None]  # called in the folder of a pipeline that has been run
+    stages: str  # that run again, in order
+    refused: dict[str, str]  # claims that must fail, all of them, each with a part of its result
+
+
+def cheat(source: str, stages: str, refused: dict[str, str]) -> Callable[[Callable], Cheat]:
+    """A function of a MonkeyPatch as a Cheat: its name in words, its docstring the story."""
+    return lambda inject: Cheat(inject.__name__.replace("_", " "), source, inject.__doc__, inject, stages, refused)
+
+
+def documents(count: int = 60) -> str:
+    """Small documents, all different, as JSON lines; every third begins with a space."""
+    random, lines = np.random.default_rng(0), []
+    chances = 1 / np.arange(1, len(WORDS) + 1)
+    for number in range(count):
+        words = random.choice(WORDS, 40, p=chances / chances.sum())
+        lines.append(json.dumps({"text": " " * (number % 3 == 0) + " ".join(words) + f".\nNo. {number}"}) + "\n")
+    return "".join(lines)
+
+
+@contextmanager
+def honest_course(folder: Path):
+    """The whole pipeline in a folder, and its certificate; cheats may be judged as long as the block lasts."""
+    threads = torch.get_num_threads()
+    with MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("NPROC", "1")
+        patch.setattr(round_trip, "run", functools.cache(round_trip.run))
+        patch.setattr(packing, "minified", lambda sources, whole: sources)  # seconds
+        pack_uncompiled(patch)
+        shutil.copy(ROOT / "params.yaml", folder)
+        for section, values in TINY.items():
+            for key, value in values.items():
+                set_param(f"{section}.{key}", value)
+        Path("data").mkdir()
+        Path("data/documents.jsonl").write_text(documents(), encoding="utf-8")
+        try:
+            yield certified(PIPELINE)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def pack_uncompiled(patch: MonkeyPatch) -> None:
+    """Let compress take the code from a copy of fairway/ that needs no compiler."""
+    code = Path("code").absolute()
+    shutil.copytree(ROOT / "fairway", code / "fairway", ignore=shutil.ignore_patterns("__pycache__"))
+    patch.setattr(compress, "ROOT", code)
+    for path, old, new in PLAIN:
+        edit_submission(patch, path, old, new)
+
+
+def judged(cheat: Cheat, honest: Path, folder: Path) -> dict:
+    """The certificate of a pipeline that was honest until the cheat came by."""
+    for name in ("artifacts", "reports", "data"):
+        shutil.copytree(honest / name, folder / name)
+    shutil.copy(honest / "params.yaml", folder)
+    with MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        if "compress" in cheat.stages:
+            set_param("ttt.optimizer", "none")
+        cheat.inject(patch)
+        return certified(cheat.stages)
+
+
+def certified(stages: str) -> dict:
+    """Run stages here; the certificate."""
+    for name in stages.split():
+        importlib.import_module(f"stages.{name}").main()
+    return json.loads(Path("artifacts/certify/certificate.json").read_text(encoding="utf-8"))
+
+
+def failing(certificate: dict) -> dict[str, str]:
+    """The claims that do not hold, and why."""
+    return {claim["claim"]: claim["result"] for claim in certificate["claims"] if not claim["passed"]}
+
+
+def for_its_own_reasons(cheat: Cheat, found: dict[str, str]) -> bool:
+    """Whether just the claims fail that must, each with the words that it must."""
+    return found.keys() == cheat.refused.keys() and all(words in found[claim] for claim, words in cheat.refused.items())
+
+
+def set_param(key: str, value: object) -> None:
+    """In params.yaml."""
+    content, (section, name) = read_yaml(Path("params.yaml")), key.split(".")
+    assert name in content[section]
+    content[section][name] = value
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def edit(patch: MonkeyPatch, function: Callable, old: str, new: str) -> None:
+    """Change a piece of a function's source, as its author would: whoever has imported it runs the new code."""
+    plain = inspect.unwrap(function)
+    source, namespace = textwrap.dedent(inspect.getsource(plain)), {}
+    assert source.count(old) == 1, f"{plain.__qualname__} has {old!r} {source.count(old)} times"
+    exec(compile(source.replace(old, new), inspect.getfile(plain), "exec"), plain.__globals__, namespace)
+    patch.setattr(plain, "__code__", inspect.unwrap(namespace[plain.__name__]).__code__)
+
+
+def edit_submission(patch: MonkeyPatch, name: str, old: str, new: str) -> None:
+    """Change a piece of a file of fairway/ for submission.pyz, and only there."""
+    code = Path("code").absolute()
+    if not code.exists():
+        shutil.copytree(compress.ROOT, code)
+        patch.setattr(compress, "ROOT", code)
+    path = code / "fairway" / name
+    source = path.read_text(encoding="utf-8")
+    assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
+    path.write_text(source.replace(old, new), encoding="utf-8")
