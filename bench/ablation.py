@@ -34,7 +34,7 @@ from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
 from fairway.train.loop import Run, train_step
 from fairway.train.precision import precision
-from stages.shell import keep_freed_memory
+from stages.common import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = ROOT / "artifacts/tokenize"

@@ -20,7 +20,7 @@ from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
 from fairway.train.loop import Run, train_step
 from fairway.train.precision import precision
-from stages.shell import Progress
+from stages.common import Progress
 
 KEPT = Path(".ckpt/bench")
 TOKENS = Path("artifacts/tokenize")

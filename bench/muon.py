@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from fairway.optim.muon import Muon
-from stages.shell import keep_freed_memory
+from stages.common import keep_freed_memory
 
 REPETITIONS, THREADS = 15, 2
 SHAPES = {  # (rows, columns) and how many of them

@@ -23,7 +23,7 @@ from fairway.score.bits import bits_per_byte
 from fairway.score.config import Eval
 from fairway.score.streaming import score_stream
 from fairway.score.windows import score_windows
-from stages.shell import keep_freed_memory
+from stages.common import keep_freed_memory
 from stages.validation import decoded_model, read_validation
 
 RATIO, BATCH = 32, 32  # tokens a window over those that it scores; windows at once

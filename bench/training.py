@@ -47,7 +47,7 @@ from fairway.train.loader import WindowLoader
 from fairway.train.objective import compiled, cross_entropy
 from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
-from stages.shell import ARTIFACTS, PARAMS, run
+from stages.common import ARTIFACTS, PARAMS, run
 from stages.train import loss_functions
 
 TOKENS = ARTIFACTS / "tokenize"

@@ -26,7 +26,7 @@ from fairway.score.ttt import TestTimeTraining
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from stages.shell import ARTIFACTS, keep_freed_memory
+from stages.common import ARTIFACTS, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 CONTEXT = BLOCK = 256

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-AGAIN = "run `dvc repro` to write it again"
+RERUN = "run `dvc repro` to write it again"
 
 
 class InputError(Exception):
@@ -15,19 +15,19 @@ class InputError(Exception):
 
 
 @contextmanager
-def sound(path: Path | str, what: str, *damage: type[Exception]) -> Iterator[None]:
-    """Whatever goes wrong in the block is the fault of this file, which is to be `what`.
+def reading(path: Path | str, what: str, *damage: type[Exception]) -> Iterator[None]:
+    """Blames this file, which should be `what`, for every error raised while the block reads it.
 
-    `damage` are the errors that a reader raises for another kind of file, or half of one; they, and the system's, become an
-    InputError that names the file. An InputError gets the name in front of its sentence.
+    `damage` lists the exceptions that the reader raises on a file of another kind or on part of one. These and system
+    errors become an InputError that names the file; an InputError gets the name in front of its sentence.
     """
     try:
         yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; {AGAIN}") from None
+        raise InputError(f"{path}: missing; {RERUN}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {RERUN}") from None
     except damage as error:
-        raise InputError(f"{path}: not {what} ({' '.join(str(error).split())}); {AGAIN}") from None
+        raise InputError(f"{path}: not {what} ({' '.join(str(error).split())}); {RERUN}") from None

@@ -31,7 +31,7 @@ from fairway.submission import packing
 from fairway.text.documents import read_documents
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
 
 OUT, REPORT = ARTIFACTS / "certify", REPORTS / "certify"
 EVALS = ("eval_sliding", "eval_ttt", "eval_ngram")

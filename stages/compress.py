@@ -20,7 +20,7 @@ from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.roles import role_of
 from fairway.submission import packing
 from fairway.text.tokenizer import read_tokenizer
-from stages import shell
+from stages import common
 
 ROOT = Path(__file__).resolve().parents[1]
 Matrices = dict[str, QuantisedMatrix]
@@ -28,8 +28,8 @@ Small = dict[str, np.ndarray]
 
 
 def main() -> None:
-    params = load(shell.PARAMS, "compress", Compress)
-    architecture, matrices, small = artifact.load_whole(shell.ARTIFACTS / "quant" / "integers.safetensors")
+    params = load(common.PARAMS, "compress", Compress)
+    architecture, matrices, small = artifact.load_whole(common.ARTIFACTS / "quant" / "integers.safetensors")
     tokenizer = serialized_tokenizer()
     config = dataclasses.asdict(architecture)
     start = time.monotonic()
@@ -52,17 +52,17 @@ def main() -> None:
     rows.append({"role": "container", "name": "header", "weights": 0, "bytes": len(model) - sum(records.values())})
     timing = {"seconds": time.monotonic() - start, "encode_seconds": encoded - start, "decode_seconds": decoded - encoded}
 
-    shell.write_bytes(shell.ARTIFACTS / "compress" / packing.WEIGHTS, model)
-    shell.write_bytes(shell.ARTIFACTS / "compress" / "submission.pyz", pyz)
-    shell.write_json(shell.REPORTS / "compress" / "metrics.json", metrics)
-    shell.write_tsv(shell.REPORTS / "compress" / "roles.tsv", rows)
-    shell.write_json(shell.REPORTS / "compress" / "timing.json", timing)
+    common.write_bytes(common.ARTIFACTS / "compress" / packing.WEIGHTS, model)
+    common.write_bytes(common.ARTIFACTS / "compress" / "submission.pyz", pyz)
+    common.write_json(common.REPORTS / "compress" / "metrics.json", metrics)
+    common.write_tsv(common.REPORTS / "compress" / "roles.tsv", rows)
+    common.write_json(common.REPORTS / "compress" / "timing.json", timing)
     print(f"compress: submission.pyz {len(pyz):,} bytes, {metrics['headroom_bytes']:,} below the budget")
 
 
 def serialized_tokenizer() -> bytes:
     """The tokenizer that goes into the submission. Raises InputError when it is damaged."""
-    path = shell.ARTIFACTS / "tokenize" / "tokenizer.model"
+    path = common.ARTIFACTS / "tokenize" / "tokenizer.model"
     read_tokenizer(path)
     return path.read_bytes()
 
@@ -90,4 +90,4 @@ def check(found: tuple[dict, Matrices, Small], given: tuple[dict, Matrices, Smal
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    common.run(main)

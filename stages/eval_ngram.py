@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from fairway.errors import AGAIN, InputError
+from fairway.errors import RERUN, InputError
 from fairway.mixture.config import Ngram
 from fairway.mixture.features import Features
 from fairway.mixture.flat import mixture_of
@@ -18,7 +18,7 @@ from fairway.params import load
 from fairway.score.bits import bits_per_byte
 from fairway.score.files import read, read_evidence, read_tree
 from fairway.text.tokenizer import read_tokenizer
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
 
 GIVEN = ARTIFACTS / "eval_ttt"
 PIECE = 1 << 16  # tokens between two signs of progress
@@ -57,14 +57,14 @@ def check(evidence: Features, vocabulary_size: int) -> None:
         ("hints.npy", "order", evidence.hint_orders, LONGEST),
     ):
         if (found := int(values.max())) > most:
-            raise InputError(f"{GIVEN / name}: column '{column}' goes up to {found:,}, expected {most:,} at most; {AGAIN}")
+            raise InputError(f"{GIVEN / name}: column '{column}' goes up to {found:,}, expected {most:,} at most; {RERUN}")
     floats = [("scores.npy", "neural", evidence.nats), ("scores.npy", "entropy", evidence.entropy)]
     floats += [("hints.npy", "nats", evidence.hint_nats), ("hints.npy", "nearest", evidence.nearest)]
     for name, column, values in (*floats, ("paths.npy", "odds", evidence.paths)):
         if not np.isfinite((values.min(), values.max())).all():
-            raise InputError(f"{GIVEN / name}: column '{column}' holds what is no finite number; {AGAIN}")
+            raise InputError(f"{GIVEN / name}: column '{column}' holds what is no finite number; {RERUN}")
     if (found := evidence.paths.shape[1:]) != (expected := (depth(vocabulary_size), 2)):
-        raise InputError(f"{GIVEN / 'paths.npy'}: paths of shape {found}, expected {expected}; {AGAIN}")
+        raise InputError(f"{GIVEN / 'paths.npy'}: paths of shape {found}, expected {expected}; {RERUN}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from fairway.params import load
 from fairway.score.config import Eval
 from fairway.score.streaming import score_stream
 from fairway.score.windows import score_windows
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json
 from stages.validation import decoded_model, read_validation, write_scores
 
 

@@ -19,8 +19,8 @@ from fairway.score.features import record_stream, tree_of
 from fairway.score.files import hint_table
 from fairway.score.streaming import learned_chunks
 from fairway.train.ranks import Ranks
+from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
 from stages.launch import launch, visible_ranks
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
 from stages.validation import Validation, decoded_model, read_validation, write_scores
 
 OUT = ARTIFACTS / "eval_ttt"

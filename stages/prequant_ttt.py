@@ -13,7 +13,7 @@ from fairway.text.shards import read_split
 from fairway.train.config import PrequantTtt
 from fairway.train.precision import default_precision
 from fairway.train.prequant_ttt import adapt, batches
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_ledger
+from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, replacing, run, write_json, write_ledger
 
 
 def main() -> None:

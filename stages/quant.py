@@ -27,7 +27,7 @@ from fairway.quant.matrix import QuantisedMatrix
 from fairway.submission import packing
 from fairway.text.shards import read_split
 from fairway.train.ranks import Ranks
-from stages import shell
+from stages import common
 from stages.compress import ROOT, serialized_tokenizer
 from stages.launch import launch, visible_ranks
 
@@ -37,19 +37,19 @@ SEED = 0  # of generated and of random text
 
 
 def main() -> None:
-    params, coder = load(shell.PARAMS, "quant", Quant), load(shell.PARAMS, "compress", Compress).coder
+    params, coder = load(common.PARAMS, "quant", Quant), load(common.PARAMS, "compress", Compress).coder
     if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
         sys.exit(launch("stages.quant", visible_ranks()))
     ranks = Ranks.join()
     try:
         start = time.monotonic()
-        model = checkpoint.network(shell.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors").to(ranks.device).eval()
+        model = checkpoint.network(common.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors").to(ranks.device).eval()
         curvatures, tokens = calibrate(model, params, ranks)
         if ranks.rank == 0:
             timing = {"calibration_seconds": time.monotonic() - start, "calibration_tokens": tokens, "world_size": ranks.size}
             quantise_and_write(model, curvatures, params, coder)
-            shell.write_ledger("quant", SPLIT, tokens if params.calibration == "train" else 0)
-            shell.write_json(shell.REPORTS / "quant" / "timing.json", {"seconds": time.monotonic() - start} | timing)
+            common.write_ledger("quant", SPLIT, tokens if params.calibration == "train" else 0)
+            common.write_json(common.REPORTS / "quant" / "timing.json", {"seconds": time.monotonic() - start} | timing)
     finally:
         ranks.leave()
 
@@ -59,7 +59,7 @@ def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessia
     if params.method != "gptq" and params.allocation == "uniform" and not params.repair_matrices and not params.prune_ones:
         return {}, 0
     architecture = model.architecture
-    train = read_split(shell.ARTIFACTS / "tokenize" / SPLIT, architecture.vocabulary_size)
+    train = read_split(common.ARTIFACTS / "tokenize" / SPLIT, architecture.vocabulary_size)
     length = min(architecture.sequence_length, len(train))
     count = max(params.calibration_tokens // length, 1)
     batch = max(BATCH_TOKENS // length, 1)
@@ -77,7 +77,7 @@ def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessia
 
 def shown(batches: Iterator[torch.Tensor], total: int) -> Iterator[torch.Tensor]:
     """The same batches, with progress."""
-    progress = shell.Progress(total, "tokens", "quant: calibration")
+    progress = common.Progress(total, "tokens", "quant: calibration")
     for tokens_BT in batches:
         yield tokens_BT
         progress.advance(tokens_BT.numel())
@@ -99,15 +99,15 @@ def quantise_and_write(model: GPT, curvatures: dict[str, hessian.Curvature], par
     for row in table:
         if row["method"] == "fallback":
             print(f"{row['name']}: no Hessian, or none that damping makes positive definite; rounded to nearest", flush=True)
-    with shell.replacing(shell.ARTIFACTS / "quant" / "integers.safetensors") as path:
+    with common.replacing(common.ARTIFACTS / "quant" / "integers.safetensors") as path:
         artifact.save(path, model.architecture, matrices, small)
-    shell.write_json(shell.REPORTS / "quant" / "metrics.json", metrics)
-    shell.write_tsv(shell.REPORTS / "quant" / "matrices.tsv", table)
+    common.write_json(common.REPORTS / "quant" / "metrics.json", metrics)
+    common.write_tsv(common.REPORTS / "quant" / "matrices.tsv", table)
     print(f"quant: {metrics['bits_per_weight']:.3f} bits a weight, estimated loss {metrics['estimated_loss']:.4f} nats a token")
 
 
 def rounded(prepared: list[quantiser.Prepared], params: Quant, coarseness: float) -> dict[str, QuantisedMatrix]:
-    progress = shell.Progress(len(prepared), "matrices", "quant: rounding")
+    progress = common.Progress(len(prepared), "matrices", "quant: rounding")
     matrices = quantiser.quantise(prepared, params, coarseness, lambda name: progress.advance(1, name))
     progress.close()
     return matrices
@@ -132,4 +132,4 @@ def submission_size(
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    common.run(main)

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 from fairway.report import breakdown, html, passages, tables
 from fairway.report.page import page
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
 from fairway.text.tokenizer import read_tokenizer
-from stages.shell import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
 # Kind of score in the tables, the stage that wrote it, the metric it adds up to.
@@ -81,28 +81,28 @@ def read_certificate(path: Path) -> dict:
     for number, claim in enumerate(certificate["claims"], 1):
         missing = [key for key in CLAIM_KEYS if key not in claim]
         if missing:
-            raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; {AGAIN}")
+            raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; {RERUN}")
     return certificate
 
 
 def read_page(path: Path) -> bytes:
-    with sound(path, "a page"):
+    with reading(path, "a page"):
         return path.read_bytes()
 
 
 def read_tsv(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
     """A table with all of these columns and at least one row, every cell filled. Raises InputError."""
-    with sound(path, "a table", ValueError):  # pandas' own errors for an empty or ragged file are ValueErrors
+    with reading(path, "a table", ValueError):  # pandas' own errors for an empty or ragged file are ValueErrors
         frame = pd.read_csv(path, sep="\t")
     columns = texts + numbers
     missing = [column for column in columns if column not in frame]
     if missing or frame.empty:
         found = f"no column {', '.join(missing)}" if missing else "no row"
-        raise InputError(f"{path}: expected rows of {', '.join(columns)}, found {found}; {AGAIN}")
+        raise InputError(f"{path}: expected rows of {', '.join(columns)}, found {found}; {RERUN}")
     for column in columns:
         if frame[column].isna().any() or (column in numbers and not pd.api.types.is_numeric_dtype(frame[column])):
             kind = "a number" if column in numbers else "a text"
-            raise InputError(f"{path}: column {column} has a cell that is not {kind}; {AGAIN}")
+            raise InputError(f"{path}: column {column} has a cell that is not {kind}; {RERUN}")
     return frame
 
 
@@ -115,18 +115,18 @@ def read_scores(metrics: dict[str, dict]) -> dict[str, np.ndarray]:
         rows = scores[kind] = files.read(path)
         if len(rows) != expected:
             raise InputError(
-                f"{path}: expected {expected:,} rows, one a validation token but the first, found {len(rows):,}; {AGAIN}"
+                f"{path}: expected {expected:,} rows, one a validation token but the first, found {len(rows):,}; {RERUN}"
             )
         first = scores["streaming"]
         if any(not np.array_equal(rows[field], first[field]) for field in ("token", "bytes")):
-            raise InputError(f"{path}: its tokens are not those of {ARTIFACTS / 'eval_sliding/scores.npy'}; {AGAIN}")
+            raise InputError(f"{path}: its tokens are not those of {ARTIFACTS / 'eval_sliding/scores.npy'}; {RERUN}")
         total = bits_per_byte(rows["nats"], int(rows["bytes"].sum(dtype=np.int64)))
         if not abs(total - metrics[stage][key]) <= ROUNDING:
             where = REPORTS / stage / "metrics.json"
-            raise InputError(f"{path}: adds up to {total:.6f} bpb, but {where} says {key} {metrics[stage][key]}; {AGAIN}")
+            raise InputError(f"{path}: adds up to {total:.6f} bpb, but {where} says {key} {metrics[stage][key]}; {RERUN}")
     if not np.array_equal(scores["ngram"]["neural"], scores["ttt"]["nats"]):
         path, network = (ARTIFACTS / stage / "scores.npy" for stage in ("eval_ngram", "eval_ttt"))
-        raise InputError(f"{path}: its network's probabilities are not those of {network}; {AGAIN}")
+        raise InputError(f"{path}: its network's probabilities are not those of {network}; {RERUN}")
     return scores
 
 
@@ -135,7 +135,7 @@ def check_bytes(roles: pd.DataFrame, compress: dict) -> None:
     found, expected = int(roles["bytes"].sum()), compress["weights_bytes"]
     if found != expected:
         path, metrics = REPORTS / "compress/roles.tsv", REPORTS / "compress/metrics.json"
-        raise InputError(f"{path}: adds up to {found:,} bytes, but {metrics} says weights_bytes {expected:,}; {AGAIN}")
+        raise InputError(f"{path}: adds up to {found:,} bytes, but {metrics} says weights_bytes {expected:,}; {RERUN}")
 
 
 def changed_params() -> pd.DataFrame | None:

@@ -11,26 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairway import params
-from fairway.errors import InputError, sound
+from fairway.errors import InputError, reading
 from fairway.text import corpus, documents, shards
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.config import Data, Tokenize
 from fairway.text.corpus import Corpus
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
-from stages import shell
+from stages import common
 
 
 def main() -> None:
     start = time.monotonic()
-    data = params.load(shell.PARAMS, "data", Data)
-    config = params.load(shell.PARAMS, "tokenize", Tokenize)
-    final = shell.ARTIFACTS / "tokenize"
-    aside = shell.ARTIFACTS / ".tokenize.partial"
+    data = params.load(common.PARAMS, "data", Data)
+    config = params.load(common.PARAMS, "tokenize", Tokenize)
+    final = common.ARTIFACTS / "tokenize"
+    aside = common.ARTIFACTS / ".tokenize.partial"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        with shell.naming(final):
+        with common.naming(final):
             manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
-            shell.write_json(aside / "manifest.json", manifest)
+            common.write_json(aside / "manifest.json", manifest)
             shutil.rmtree(final, ignore_errors=True)
             aside.replace(final)
     finally:
@@ -50,14 +50,14 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
         corpus.encode_documents(data, config, tokenizer, out, advance)
     if out.bytes != sizes or sum(out.documents.values()) != kept:
         raise InputError("data.documents: the files changed while they were read; run the stage again")
-    shell.write_bytes(folder / "tokenizer.model", model)
+    common.write_bytes(folder / "tokenizer.model", model)
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=True)
 
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
     """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
     model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
-    with sound(config.shards_tokenizer, "a tokenizer", ValueError):
+    with reading(config.shards_tokenizer, "a tokenizer", ValueError):
         tokenizer = Tokenizer.from_bytes(model)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
@@ -69,7 +69,7 @@ def from_shards(config: Tokenize, folder: Path) -> dict:
         with progress(len(train), "tokens", "train") as advance:
             found, kept = corpus.copy_train(train, tokenizer, config.holdout_fraction, seen, out, advance)
     refuse_empty(out.documents, f"{kept} different documents in tokenize.shards_train")
-    shell.write_bytes(folder / "tokenizer.model", model)
+    common.write_bytes(folder / "tokenizer.model", model)
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
 
 
@@ -81,7 +81,7 @@ def read_given(path: str, key: str) -> bytes:
 @contextmanager
 def progress(total: int, unit: str, label: str):
     """The `advance` of a progress display that closes when the block ends."""
-    display = shell.Progress(total, unit, label)
+    display = common.Progress(total, unit, label)
     yield display.advance
     display.close()
 
@@ -131,10 +131,10 @@ def report(manifest: dict, seconds: float) -> None:
         "duplicates": manifest["duplicates"],
         "bytes_per_token": round(val["bytes"] / val["tokens"], 4),
     }
-    shell.write_json(shell.REPORTS / "tokenize" / "metrics.json", metrics)
-    shell.write_json(shell.REPORTS / "tokenize" / "timing.json", {"seconds": round(seconds, 2)})
+    common.write_json(common.REPORTS / "tokenize" / "metrics.json", metrics)
+    common.write_json(common.REPORTS / "tokenize" / "timing.json", {"seconds": round(seconds, 2)})
     print(", ".join(f"{key} {value:,}" for key, value in metrics.items()) + f", {seconds:.1f} s")
 
 
 if __name__ == "__main__":
-    shell.run(main)
+    common.run(main)

@@ -31,8 +31,7 @@ from fairway.train.loop import Run, train_step
 from fairway.train.objective import Loss, Phase, compiled
 from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
-from stages.launch import launch, visible_ranks
-from stages.shell import (
+from stages.common import (
     ARTIFACTS,
     PARAMS,
     REPORTS,
@@ -45,6 +44,7 @@ from stages.shell import (
     write_ledger,
     write_tsv,
 )
+from stages.launch import launch, visible_ranks
 
 SPLIT = "train"
 SAVED = Path(".ckpt/train")

@@ -14,7 +14,7 @@ from fairway.score.files import table
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import read_tokenizer
-from stages.shell import ARTIFACTS, write_array
+from stages.common import ARTIFACTS, write_array
 
 
 class Validation(NamedTuple):

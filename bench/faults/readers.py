@@ -25,7 +25,7 @@ from bench.faults.pipeline import ROOT
 LIMIT = 120  # seconds
 STOPPED = "stopped training"  # a command of the trials' own
 STOPPED_AT = 15  # step
-SHARED = ("stages/shell.py", "stages/launch.py", "stages/validation.py")  # what stages import of each other
+SHARED = ("stages/common.py", "stages/launch.py", "stages/validation.py")  # what stages import of each other
 COMMANDS = (
     "fairway/submission/command_line.py",
     "fairway/report/compare.py",
@@ -93,7 +93,7 @@ def act(folder: Path, command: str, desk: Path) -> None:
 
 def stop_training() -> None:
     """Ctrl-C in the middle of a step."""
-    from stages import shell, train
+    from stages import common, train
 
     step = train.train_step
 
@@ -103,7 +103,7 @@ def stop_training() -> None:
         return step(run, *arguments)
 
     train.train_step = interrupted
-    shell.run(train.main)
+    common.run(train.main)
 
 
 def remember_round_trips(desk: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.params import parse
@@ -29,7 +29,7 @@ def save(path: Path | str, architecture: Architecture, state: dict[str, torch.Te
 def load(path: Path | str) -> tuple[Architecture, dict[str, torch.Tensor]]:
     """The architecture and the float32 tensors. Raises InputError when the file is damaged or foreign."""
     with (
-        sound(path, "a fairway checkpoint", SafetensorError, TypeError, KeyError, ValueError),
+        reading(path, "a fairway checkpoint", SafetensorError, TypeError, KeyError, ValueError),
         safe_open(path, framework="pt") as file,
     ):
         architecture = parse(json.loads(file.metadata()["architecture"]), "architecture", Architecture, "its metadata")
@@ -44,9 +44,9 @@ def network(path: Path | str) -> GPT:
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise InputError(
-                f"{path}: tensor '{name}' has shape {found.get(name)}, its architecture expects {expected.get(name)}; {AGAIN}"
+                f"{path}: tensor '{name}' has shape {found.get(name)}, its architecture expects {expected.get(name)}; {RERUN}"
             )
         if not (state[name].abs() <= LARGEST).all():
-            raise InputError(f"{path}: tensor '{name}' holds values beyond ±{LARGEST:,.0f}, or none at all; {AGAIN}")
+            raise InputError(f"{path}: tensor '{name}' holds values beyond ±{LARGEST:,.0f}, or none at all; {RERUN}")
     model.load_state_dict(state)
     return model

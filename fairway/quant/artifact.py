@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.quant.matrix import QuantisedMatrix
@@ -64,7 +64,7 @@ def save(path: Path | str, architecture: Architecture, matrices: dict[str, Quant
 def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
     """Architecture, quantised matrices and fp16 tensors by name. Raises InputError when the file is damaged or foreign."""
     damage = (SafetensorError, TypeError, KeyError, ValueError, AttributeError, ZeroDivisionError)
-    with sound(path, "a quantised network", *damage), safe_open(path, framework="np") as file:
+    with reading(path, "a quantised network", *damage), safe_open(path, framework="np") as file:
         return from_tensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
 
 
@@ -83,7 +83,7 @@ def load_whole(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatri
             problem = "does not hold finite numbers of 16 bits"
         else:
             continue
-        raise InputError(f"{path}: tensor '{name}' {problem}; {AGAIN}")
+        raise InputError(f"{path}: tensor '{name}' {problem}; {RERUN}")
     return architecture, matrices, small
 
 

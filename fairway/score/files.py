@@ -12,7 +12,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 from fairway.mixture.features import Features
 
 SCORE = np.dtype(
@@ -64,7 +64,7 @@ def read_evidence(folder: Path) -> Features:
     hints, paths = mapped(folder / "hints.npy", HINT), mapped(folder / "paths.npy", ODDS, dimensions=3)
     for name, array in (("hints.npy", hints), ("paths.npy", paths)):
         if len(array) != len(scores):
-            raise InputError(f"{folder / name}: {len(array):,} rows, expected {len(scores):,} as in scores.npy; {AGAIN}")
+            raise InputError(f"{folder / name}: {len(array):,} rows, expected {len(scores):,} as in scores.npy; {RERUN}")
     return Features(
         tokens=scores["token"],
         nats=scores["neural"],
@@ -81,7 +81,7 @@ def read_tree(path: Path, vocabulary_size: int) -> np.ndarray:
     """The ranks of the vocabulary's tokens among the leaves of its tree, uint16 (V,). Raises InputError."""
     ranks = mapped(path, RANK)
     if not np.array_equal(np.sort(ranks), np.arange(vocabulary_size)):
-        raise InputError(f"{path}: its {len(ranks):,} ranks are not each of 0 to {vocabulary_size - 1} once; {AGAIN}")
+        raise InputError(f"{path}: its {len(ranks):,} ranks are not each of 0 to {vocabulary_size - 1} once; {RERUN}")
     return ranks
 
 
@@ -90,11 +90,11 @@ def mapped(path: Path, row: np.dtype, dimensions: int = 1) -> np.ndarray:
 
     Raises InputError when the file is missing, damaged or of another layout.
     """
-    with sound(path, "a score file", ValueError, SyntaxError, TokenError):  # a header is parsed as Python
+    with reading(path, "a score file", ValueError, SyntaxError, TokenError):  # a header is parsed as Python
         array = np.lib.format.open_memmap(path, mode="r")
         if path.stat().st_size != array.offset + array.nbytes:
             raise ValueError("its header does not tell its length")
     if array.dtype != row or array.ndim != dimensions:
         found = f"rows of type {array.dtype} in {array.ndim} dimensions"
-        raise InputError(f"{path}: {found}, expected {row} in {dimensions}; {AGAIN}")
+        raise InputError(f"{path}: {found}, expected {row} in {dimensions}; {RERUN}")
     return np.asarray(array)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import python_minifier
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 from fairway.submission import loader
 from fairway.submission.closure import import_closure
 from fairway.submission.shaking import mentions, shaken
@@ -98,7 +98,7 @@ def seal(pyz: bytes, settings: dict) -> bytes:
     *_, entry = [None, *_entries(pyz)]
     if entry is None or entry.filename != SETTINGS or entry.file_size != SETTINGS_BYTES:
         found = f"found '{entry.filename}'" if entry else "found an empty zip"
-        raise InputError(f"{PLACE}: expected '{SETTINGS}' of {SETTINGS_BYTES} bytes last, {found}; {AGAIN}")
+        raise InputError(f"{PLACE}: expected '{SETTINGS}' of {SETTINGS_BYTES} bytes last, {found}; {RERUN}")
     sealed = bytearray(pyz)
     checksum = struct.pack("<I", zlib.crc32(content))
     central = len(pyz) - END_BYTES - CENTRAL_BYTES - len(SETTINGS)
@@ -149,7 +149,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def _entries(pyz: bytes) -> list[zipfile.ZipInfo]:
     """What is in it, once every checksum has been found right."""
-    with sound(PLACE, "a zip application", Exception), zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+    with reading(PLACE, "a zip application", Exception), zipfile.ZipFile(io.BytesIO(pyz)) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"'{damaged}' does not match its checksum")
         return archive.infolist()

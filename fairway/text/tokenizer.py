@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.errors import InputError, sound
+from fairway.errors import InputError, reading
 
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
@@ -98,7 +98,7 @@ class Tokenizer:
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a file. Raises InputError, which names the file."""
-    with sound(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
+    with reading(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
         return Tokenizer.from_bytes(path.read_bytes())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fairway.text import byte_count, corpus, tokenizer
 from stages import eval_ngram, validation
-from stages.shell import REPORTS, write_array, write_json
+from stages.common import REPORTS, write_array, write_json
 from tests.gallery.pipeline import (
     DISJOINT,
     EVALUATION_TIME,

@@ -12,7 +12,7 @@ from fairway.mixture import tilt
 from fairway.score import features, streaming
 from fairway.text.tokenizer import Tokenizer
 from stages import eval_ttt
-from stages.shell import ARTIFACTS, write_array
+from stages.common import ARTIFACTS, write_array
 from tests.gallery.pipeline import (
     CAUSAL,
     COSTS,

@@ -10,7 +10,7 @@ from fairway.mixture.features import Features
 from fairway.score.files import HINT, SCORE, hint_table, read, read_evidence, read_tree, table
 
 TOKENS = np.array([1, 300, 1, 2], np.uint16)
-AGAIN = "run `dvc repro` to write it again"
+RERUN = "run `dvc repro` to write it again"
 
 
 def rows(**more) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, name, damage):
     save(tmp_path, evidence())
     path = tmp_path / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=rf"{name}: not a score file \(.+\); {AGAIN}"):
+    with pytest.raises(InputError, match=rf"{name}: not a score file \(.+\); {RERUN}"):
         read_evidence(tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_a_header_with_any_byte_changed_is_read_alike_or_refused(tmp_path):
             try:
                 assert read(path).tobytes() == rows().tobytes()
             except InputError as error:
-                assert AGAIN in str(error)
+                assert RERUN in str(error)
                 refused += 1
     assert refused > 100
 
@@ -106,7 +106,7 @@ def test_a_header_with_any_byte_changed_is_read_alike_or_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     save(tmp_path, evidence())
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=f"{name}: missing; {AGAIN}"):
+    with pytest.raises(InputError, match=f"{name}: missing; {RERUN}"):
         read_evidence(tmp_path)
 
 
@@ -116,7 +116,7 @@ OLD = [("token", "<u2"), ("bytes", "u1"), ("nats", "<f4"), ("entropy", "<f4"), (
 @pytest.mark.parametrize("other", [np.zeros(3), np.zeros(3, OLD), np.zeros((3, 2), SCORE), np.array([{}], dtype=object)])
 def test_an_array_of_another_kind_is_refused_in_a_sentence(tmp_path, other):
     np.save(tmp_path / "scores.npy", other)
-    with pytest.raises(InputError, match=rf"scores\.npy: .+; {AGAIN}"):
+    with pytest.raises(InputError, match=rf"scores\.npy: .+; {RERUN}"):
         read(tmp_path / "scores.npy")
 
 
@@ -124,7 +124,7 @@ def test_an_array_of_another_kind_is_refused_in_a_sentence(tmp_path, other):
 def test_paths_of_another_kind_are_refused_in_a_sentence(tmp_path, other):
     save(tmp_path, evidence())
     np.save(tmp_path / "paths.npy", other)
-    with pytest.raises(InputError, match=rf"paths\.npy: rows of type .+, expected float32 in 3; {AGAIN}"):
+    with pytest.raises(InputError, match=rf"paths\.npy: rows of type .+, expected float32 in 3; {RERUN}"):
         read_evidence(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_paths_of_another_kind_are_refused_in_a_sentence(tmp_path, other):
 def test_files_of_another_length_are_refused_in_a_sentence(tmp_path, name):
     save(tmp_path, evidence())
     np.save(tmp_path / name, np.load(tmp_path / name)[:2])
-    with pytest.raises(InputError, match=rf"{name}: 2 rows, expected 3 as in scores\.npy; {AGAIN}"):
+    with pytest.raises(InputError, match=rf"{name}: 2 rows, expected 3 as in scores\.npy; {RERUN}"):
         read_evidence(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_the_tree_comes_back_and_another_is_refused_in_a_sentence(tmp_path):
         np.save(path, other)
         with pytest.raises(InputError) as error:
             read_tree(path, size)
-        assert str(error.value) == f"{path}: its {len(other)} ranks are not each of 0 to {size - 1} once; {AGAIN}"
+        assert str(error.value) == f"{path}: its {len(other)} ranks are not each of 0 to {size - 1} once; {RERUN}"
     np.save(path, ranks.astype(np.int64))
-    with pytest.raises(InputError, match=rf"tree\.npy: rows of type int64 in 1 dimensions, expected uint16 in 1; {AGAIN}"):
+    with pytest.raises(InputError, match=rf"tree\.npy: rows of type int64 in 1 dimensions, expected uint16 in 1; {RERUN}"):
         read_tree(path, 4)

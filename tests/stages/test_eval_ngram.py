@@ -12,7 +12,7 @@ from stages import eval_ngram
 
 V, TARGETS = 40, 9
 FOLDER = Path("artifacts/eval_ttt")
-AGAIN = "run `dvc repro` to write it again"
+RERUN = "run `dvc repro` to write it again"
 
 
 def write(**changes) -> None:
@@ -58,11 +58,11 @@ def test_what_it_cannot_have_written_is_refused(changes, sentence):
     write(**changes)
     with pytest.raises(InputError) as error:
         eval_ngram.check(read_evidence(FOLDER), V)
-    assert str(error.value) == f"{FOLDER}/{sentence}; {AGAIN}"
+    assert str(error.value) == f"{FOLDER}/{sentence}; {RERUN}"
 
 
 def test_paths_of_another_vocabulary_are_refused():
     write()
     with pytest.raises(InputError) as error:
         eval_ngram.check(read_evidence(FOLDER), 70)
-    assert str(error.value) == f"{FOLDER}/paths.npy: paths of shape (6, 2), expected (7, 2); {AGAIN}"
+    assert str(error.value) == f"{FOLDER}/paths.npy: paths of shape (6, 2), expected (7, 2); {RERUN}"

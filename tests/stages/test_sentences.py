@@ -2,7 +2,7 @@
 
 | row | here | the rest |
 |---|---|---|
-| unknown or misspelt param, value out of range | params | tests/test_params.py, tests/test_sections.py, test_shell.py |
+| unknown or misspelt param, value out of range | params | tests/test_params.py, tests/test_sections.py, test_common.py |
 | empty, non-UTF-8, truncated or unreadable document file, record without text | documents | tests/text/test_documents.py |
 | duplicates across train and val | duplicates | test_tokenize.py |
 | shard with wrong magic, version, length or token | shards | tests/text/test_shards.py |
@@ -11,9 +11,9 @@
 | Hessian not positive definite, dead columns | hessian | tests/quant/test_gptq.py |
 | byte budget that cannot be met | | tests/quant/test_quant_stage.py, test_allocation.py |
 | damaged or foreign model.fwy, submission.pyz | weights, submission, compressed | tests/codec/, tests/submission/ |
-| disk full, killed at any moment | disk | test_shell.py, test_train_stage.py, bench/faults |
+| disk full, killed at any moment | disk | test_common.py, test_train_stage.py, bench/faults |
 
-Words in round brackets are those of a library. Before any work, and nothing half: test_shell.py and bench/faults.
+Words in round brackets are those of a library. Before any work, and nothing half: test_common.py and bench/faults.
 """
 
 import dataclasses
@@ -44,11 +44,11 @@ from fairway.submission import packing, text
 from fairway.text.shards import HEADER_BYTES, ShardWriter, header, read_split
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer
 from fairway.train.loader import WindowLoader
-from stages import quant, shell, tokenize, validation
+from stages import common, quant, tokenize, validation
 
 ROOT = Path(__file__).resolve().parents[2]
 BYTES = Tokenizer.from_bytes(BYTE_MODEL)
-AGAIN = "run `dvc repro` to write it again"
+RERUN = "run `dvc repro` to write it again"
 LINES = b"".join(json.dumps({"text": f"document {number} of the union"}).encode() + b"\n" for number in range(40))
 
 
@@ -274,7 +274,7 @@ def test_submission():
         (whole[:-1], "not a zip application (File is not a zip file)"),
         (whole.replace(b"settings", b"sittings"), "expected 'settings.json' of 1024 bytes last, found 'sittings.json'"),
     ):
-        assert said(packing.seal, content, {}) == f"artifacts/compress/submission.pyz: {sentence}; {AGAIN}"
+        assert said(packing.seal, content, {}) == f"artifacts/compress/submission.pyz: {sentence}; {RERUN}"
 
 
 def test_compressed():
@@ -300,10 +300,12 @@ def test_disk(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr(shell, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(shell, "signal", SimpleNamespace(SIGTERM=0, default_int_handler=0, signal=lambda number, handler: None))
-    monkeypatch.setattr(shell, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
+    monkeypatch.setattr(common, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(
+        common, "signal", SimpleNamespace(SIGTERM=0, default_int_handler=0, signal=lambda number, handler: None)
+    )
+    monkeypatch.setattr(common, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
     with pytest.raises(SystemExit) as end:
-        shell.run(lambda: shell.write_json("artifacts/train/ledger.json", {}))
+        common.run(lambda: common.write_json("artifacts/train/ledger.json", {}))
     assert end.value.code == "error: artifacts/train/ledger.json: No space left on device"
     assert not list(Path("artifacts/train").iterdir())

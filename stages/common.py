@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fairway.errors import AGAIN, InputError, sound
+from fairway.errors import RERUN, InputError, reading
 
 PARAMS = Path("params.yaml")
 ARTIFACTS = Path("artifacts")
@@ -122,12 +122,12 @@ def write_json(path: Path | str, content: dict) -> None:
 
 def read_json(path: Path, keys: list[str]) -> dict:
     """A JSON object that has all of `keys`. Raises InputError."""
-    with sound(path, "valid JSON", ValueError):
+    with reading(path, "valid JSON", ValueError):
         content = json.loads(path.read_text(encoding="utf-8"))
     missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
     if missing or not isinstance(content, dict):
         wanted = f"the key{'s' * (len(missing) > 1)} {', '.join(missing)}" if missing else "an object"
-        raise InputError(f"{path}: expected {wanted}, not found; {AGAIN}")
+        raise InputError(f"{path}: expected {wanted}, not found; {RERUN}")
     return content
 
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from fairway.errors import InputError
-from stages import shell
+from stages import common
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal
-from stages.shell import replacing
+from stages.common import replacing
 with replacing("deep/file") as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -29,16 +29,16 @@ def environment() -> dict:
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
-    """Runs `shell.run` in an empty folder, all params fine; its exit. The handlers of signals are put back."""
+    """Runs `common.run` in an empty folder, all params fine; its exit. The handlers of signals are put back."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shell, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(shell, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
+    monkeypatch.setattr(common, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(common, "subprocess", SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0)))
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts in the background without
 
     def ended(main):
         with pytest.raises(SystemExit) as end:
-            shell.run(main)
+            common.run(main)
         return end.value.code
 
     yield ended
@@ -59,7 +59,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_replaced_file_appears_at_the_end_of_the_block(tmp_path):
     path = tmp_path / "deep" / "er" / "file"
-    with shell.replacing(path) as temporary:
+    with common.replacing(path) as temporary:
         temporary.write_bytes(b"new")
         assert temporary.parent == path.parent and not path.exists()
     assert path.read_bytes() == b"new" and names(path.parent) == ["file"]
@@ -71,7 +71,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error, old)
     path = tmp_path / "file"
     if old:
         path.write_bytes(old)
-    with pytest.raises(error), shell.replacing(path) as temporary:
+    with pytest.raises(error), common.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise error
     assert names(tmp_path) == (["file"] if old else [])
@@ -79,7 +79,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error, old)
 
 
 def test_an_exception_before_anything_was_written_is_the_one_that_is_seen(tmp_path):
-    with pytest.raises(ZeroDivisionError), shell.replacing(tmp_path / "file"):
+    with pytest.raises(ZeroDivisionError), common.replacing(tmp_path / "file"):
         raise ZeroDivisionError
 
 
@@ -95,7 +95,7 @@ def test_a_kill_leaves_the_old_file_or_none(tmp_path, old):
     assert not old or path.read_bytes() == old
     (left,) = set(names(path.parent)) - {"file"}
     assert left.startswith(".file.")  # hidden, and no later run takes it for its own
-    with shell.replacing(path) as temporary:
+    with common.replacing(path) as temporary:
         temporary.write_bytes(b"new")
     assert names(path.parent) == ["file"]
 
@@ -106,32 +106,32 @@ def test_an_error_of_the_system_names_the_file_and_not_its_temporary(tmp_path):
         OSError(28, "No space left on device"),
         OSError(30, "Read-only file system", f"{tmp_path}/.file.{os.getpid()}"),
     ):
-        with pytest.raises(OSError) as raised, shell.replacing(path):
+        with pytest.raises(OSError) as raised, common.replacing(path):
             raise error
         assert raised.value.filename == str(path)
-    with pytest.raises(FileNotFoundError) as raised, shell.replacing(path):
+    with pytest.raises(FileNotFoundError) as raised, common.replacing(path):
         Path("elsewhere").read_bytes()
     assert raised.value.filename == "elsewhere"
 
 
 def test_json_is_these_bytes(tmp_path):
-    shell.write_json(tmp_path / "m.json", {"z": 1, "a": {"é": [0.5, True, None]}})
+    common.write_json(tmp_path / "m.json", {"z": 1, "a": {"é": [0.5, True, None]}})
     text = '{\n  "z": 1,\n  "a": {\n    "é": [\n      0.5,\n      true,\n      null\n    ]\n  }\n}\n'
     assert (tmp_path / "m.json").read_bytes() == text.encode("utf-8")
     assert names(tmp_path) == ["m.json"]
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
-    shell.write_json(tmp_path / "m.json", {"a": 1})
+    common.write_json(tmp_path / "m.json", {"a": 1})
     with pytest.raises(TypeError):
-        shell.write_json(tmp_path / "m.json", {"a": object()})
+        common.write_json(tmp_path / "m.json", {"a": object()})
     assert (tmp_path / "m.json").read_bytes() == b'{\n  "a": 1\n}\n' and names(tmp_path) == ["m.json"]
 
 
 def test_json_comes_back_with_the_keys_that_are_asked_for(tmp_path):
     path = tmp_path / "m.json"
-    shell.write_json(path, {"a": 1, "b": None})
-    assert shell.read_json(path, ["b"]) == {"a": 1, "b": None} and shell.read_json(path, []) == {"a": 1, "b": None}
+    common.write_json(path, {"a": 1, "b": None})
+    assert common.read_json(path, ["b"]) == {"a": 1, "b": None} and common.read_json(path, []) == {"a": 1, "b": None}
 
 
 @pytest.mark.parametrize(
@@ -150,19 +150,19 @@ def test_other_json_is_refused_in_a_sentence(tmp_path, content, keys, sentence):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError) as error:
-        shell.read_json(path, keys)
+        common.read_json(path, keys)
     assert str(error.value) == f"{path}: {sentence}; run `dvc repro` to write it again"
 
 
 def test_a_table_is_these_bytes(tmp_path):
-    shell.write_tsv(tmp_path / "t.tsv", [{"step": 4, "loss": 6.25}, {"step": 8, "loss": 5.0}])
+    common.write_tsv(tmp_path / "t.tsv", [{"step": 4, "loss": 6.25}, {"step": 8, "loss": 5.0}])
     assert (tmp_path / "t.tsv").read_bytes() == b"step\tloss\n4\t6.25\n8\t5.0\n"
 
 
 @pytest.mark.parametrize(("split", "exposed"), [("val", 700), ("holdout", 0), ("train", 0), ("none", 0)])
 def test_the_ledger_counts_validation_tokens_only(tmp_path, monkeypatch, split, exposed):
     monkeypatch.chdir(tmp_path)
-    shell.write_ledger("quant", split, 700)
+    common.write_ledger("quant", split, 700)
     start = f'{{\n  "stage": "quant",\n  "learned_from": "{split}",\n  "tokens": 700,\n'
     expected = start + f'  "val_tokens_before_scoring": {exposed}\n}}\n'
     assert Path("artifacts/quant/ledger.json").read_text(encoding="utf-8") == expected
@@ -171,7 +171,7 @@ def test_the_ledger_counts_validation_tokens_only(tmp_path, monkeypatch, split, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_deferred_interrupt_is_only_recorded(number):
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
-    with shell.deferring_interrupts() as caught:
+    with common.deferring_interrupts() as caught:
         assert not caught
         signal.raise_signal(number)
         signal.raise_signal(number)
@@ -181,14 +181,14 @@ def test_a_deferred_interrupt_is_only_recorded(number):
 
 def test_the_handlers_come_back_after_an_error():
     before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(ValueError, match="inside"), shell.deferring_interrupts():
+    with pytest.raises(ValueError, match="inside"), common.deferring_interrupts():
         raise ValueError("inside")
     assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_stage_that_ends_well_just_ends(stage):
     calls = []
-    shell.run(lambda: calls.append("main"))
+    common.run(lambda: calls.append("main"))
     assert calls == ["main"]
 
 
@@ -207,7 +207,7 @@ def test_a_mistake_is_one_line_and_status_1(stage, error, line):
 
 def test_a_bug_keeps_its_traceback(stage):
     with pytest.raises(ZeroDivisionError):
-        shell.run(raising(ZeroDivisionError()))
+        common.run(raising(ZeroDivisionError()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -217,7 +217,7 @@ def test_an_interruption_is_status_130(stage, capsys, number):
 
 
 def test_an_interruption_while_params_are_checked_is_status_130(stage, capsys, monkeypatch):
-    monkeypatch.setattr(shell.subprocess, "run", lambda *a, **k: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(common.subprocess, "run", lambda *a, **k: signal.raise_signal(signal.SIGTERM))
     assert stage(raising(AssertionError("main was run"))) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -225,7 +225,7 @@ def test_an_interruption_while_params_are_checked_is_status_130(stage, capsys, m
 def test_wrong_params_stop_a_stage_before_its_work(stage, monkeypatch):
     asked = []
     failed = SimpleNamespace(returncode=1)
-    monkeypatch.setattr(shell.subprocess, "run", lambda command, **k: asked.append(command) or failed)
+    monkeypatch.setattr(common.subprocess, "run", lambda command, **k: asked.append(command) or failed)
     assert stage(raising(AssertionError("main was run"))) == 1
     assert asked == [[sys.executable, "-m", "fairway.sections", Path("params.yaml")]]
 
@@ -234,12 +234,12 @@ def test_wrong_params_stop_a_stage_before_its_work(stage, monkeypatch):
 def clock(monkeypatch):
     """A clock that the test turns: seconds in a list of one."""
     now = [100.0]
-    monkeypatch.setattr(shell, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(common, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(clock, capsys):
-    progress = shell.Progress(4000, "tokens", "train")
+    progress = common.Progress(4000, "tokens", "train")
     for second, amount in ((4, 400), (9.9, 400), (10, 200), (20, 500), (30, 500), (31, 1000)):
         clock[0] = 100 + second
         progress.advance(amount, f"loss {second}")
@@ -254,7 +254,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(clock, capsys):
 
 
 def test_a_long_stage_does_not_fill_a_log(clock, capsys):
-    progress = shell.Progress(10_000, "tokens", "train")
+    progress = common.Progress(10_000, "tokens", "train")
     for second in range(3600):
         clock[0] = 100 + second
         progress.advance(1)
@@ -263,7 +263,7 @@ def test_a_long_stage_does_not_fill_a_log(clock, capsys):
 
 
 def test_progress_that_ends_at_once_divides_by_nothing(clock, capsys):
-    shell.Progress(10, "tokens", "quant").close()
+    common.Progress(10, "tokens", "quant").close()
     assert capsys.readouterr().out.startswith("quant: 0 of 10 tokens, 0 tokens/s, 0 s, about ")
 
 
@@ -274,7 +274,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = shell.Progress(10, "tokens", "train")
+    progress = common.Progress(10, "tokens", "train")
     progress.advance(10, "loss 1.5")
     progress.close()
     assert "train: 100%" in terminal.getvalue() and "loss 1.5" in terminal.getvalue()
