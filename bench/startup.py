@@ -9,13 +9,12 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from ruamel.yaml import YAML
+from fairway.params import read_yaml
 
 LIMITS = {"torch": 2.5, "": 0.5}  # seconds
 REPRO_LIMIT = 3.0
-HEAVY = ("torch", "numba", "pandas", "matplotlib")  # what takes long to import
+HEAVY = ("torch", "numba", "pandas")  # what takes long to import
 NEEDS = f"import sys, stages.{{}}; print(*(name for name in {HEAVY} if name in sys.modules))"
 
 
@@ -33,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.startup")
     parser.add_argument("--times", type=int, default=5, help="runs of each, of which the fastest counts")
     times = parser.parse_args().times
-    stages = list(YAML(typ="safe").load(Path("dvc.yaml"))["stages"])
+    stages = list(read_yaml("dvc.yaml")["stages"])
     print("| stage | imports, s | limit, s | heavy libraries | these alone, s | ratio |\n|---|---:|---:|---|---:|---:|")
     slow = 0
     for stage in stages:

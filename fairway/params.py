@@ -43,17 +43,23 @@ _Yaml12Loader.add_constructor(_INT, lambda loader, node: int(node.value, 0 if no
 def read_yaml(path: Path | str) -> dict:
     """The mapping in a YAML file. Raises InputError when it cannot be read or is not a mapping."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_Yaml12Loader)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); it holds every param of the pipeline") from None
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(text: bytes, source: str) -> dict:
+    """The mapping in a YAML text. Raises InputError, which names the `source`, when there is none."""
+    try:
+        content = yaml.load(text.decode(), Loader=_Yaml12Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise InputError(f"{path}{where}: not valid YAML ({problem})") from None
+        raise InputError(f"{source}{where}: not valid YAML ({problem})") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+        raise InputError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
     return content
 
 

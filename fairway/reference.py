@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from fairway.markdown import table
 from fairway.params import read_yaml
 from fairway.sections import SECTIONS
 
@@ -85,14 +86,12 @@ def page(folder: Path) -> str:
         head = f"## {section}\n\n{note}Read by {readers(section, stages)}.\n\n"
         fields = {field.name: field for field in dataclasses.fields(cls)}
         rows = [row(fields[key], default, said[f"{section}.{key}"]) for key, default in values[section].items()]
-        blocks.append(head + "\n".join(["| param | type and range | default | |", "|---|---|---|---|", *rows, ""]))
+        blocks.append(head + table(["param", "type and range", "default", "comment"], rows) + "\n")
     return "\n".join(blocks)
 
 
-def row(field: dataclasses.Field, default: object, comment: str) -> str:
-    """A line of a Markdown table."""
-    cells = [f"`{field.name}`", allowed(field), f"`{json.dumps(default, ensure_ascii=False)}`", comment.replace("|", "\\|")]
-    return f"| {' | '.join(cells)} |"
+def row(field: dataclasses.Field, default: object, comment: str) -> list[str]:
+    return [f"`{field.name}`", allowed(field), f"`{json.dumps(default, ensure_ascii=False)}`", comment]
 
 
 if __name__ == "__main__":

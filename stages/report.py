@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
 
 from fairway.errors import RERUN, InputError, reading
+from fairway.params import parse_yaml, read_yaml
 from fairway.report import breakdown, html, passages, tables
 from fairway.report.page import page
 from fairway.score import files
@@ -86,8 +86,11 @@ def read_certificate(path: Path) -> dict:
 
 
 def read_page(path: Path) -> bytes:
-    with reading(path, "a page"):
-        return path.read_bytes()
+    with reading(path, "the certificate's page", ValueError):
+        content = path.read_bytes()
+        if not content.startswith(b"# Certificate\n"):
+            raise ValueError("its heading is missing")
+    return content
 
 
 def read_tsv(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
@@ -144,8 +147,7 @@ def changed_params() -> pd.DataFrame | None:
         committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=True).stdout
     except (subprocess.CalledProcessError, FileNotFoundError):
         return None
-    old, new = (YAML(typ="safe", pure=True).load(content) for content in (committed, PARAMS.read_bytes()))
-    return breakdown.changed(new, old)
+    return breakdown.changed(read_yaml(PARAMS), parse_yaml(committed, f"{PARAMS} of the last commit"))
 
 
 def drawings(frames: dict[str, pd.DataFrame]) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 
+from fairway.markdown import one_line, table
 from fairway.proof.checks import Data
 from fairway.proof.claims import CONDITIONS, Claim
 from fairway.proof.clocks import Clock
@@ -85,7 +86,7 @@ def page(certificate: dict, clocks: list[Clock]) -> str:
         ),
         "## Clocks",
         "Seconds, each on its own clock; what counts for which limit is in the middle.",
-        table(["clock", "counts for", "seconds"], [[clock.name, clock.part or "—", shown(clock)] for clock in clocks]),
+        table(["clock", "counts for", "seconds"], [[clock.name, clock.part or "—", shown(clock)] for clock in clocks], (2,)),
         "## See for yourself",
         "The file that was proved, the text as it was compressed, and the whole validation text lie side by side. This decodes "
         "the text again and compares it; no line of the repository is used:",
@@ -105,17 +106,7 @@ def headline(certificate: dict) -> str:
             f"**Legal**: all {len(certificate['claims'])} claims hold; {proved:,} of {whole:,} validation tokens were coded "
             f"and decoded bit for bit.{beyond}"
         )
-    return "**Not legal**:\n\n" + "\n".join(f"- {oneline(reason)}" for reason in certificate["reasons"])
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    cells = [[oneline(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *cells])
-
-
-def oneline(text: str) -> str:
-    return " ".join(text.split("\n"))
+    return "**Not legal**:\n\n" + "\n".join(f"- {one_line(reason)}" for reason in certificate["reasons"])
 
 
 def yes(holds: bool) -> str:

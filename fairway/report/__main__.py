@@ -46,7 +46,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def compared(choices: argparse.Namespace) -> str:
     found = [revisions.read(name) for name in choices.revisions]
-    return compare.table(found) if choices.csv else compare.markdown(found)
+    return compare.table(found) if choices.csv else compare.page(found)
 
 
 def submitted(choices: argparse.Namespace) -> str:

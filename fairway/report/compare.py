@@ -10,6 +10,7 @@ import io
 import json
 from statistics import fmean, stdev
 
+from fairway import markdown
 from fairway.report.revisions import SEED, Revision
 from fairway.report.significance import LEVEL, MARGIN, welch
 
@@ -19,7 +20,7 @@ SEEDS = "dvc exp run --queue -S train.seed=1,2,3"  # a list of values needs --qu
 Group = list[Revision]  # no seed twice
 
 
-def markdown(revisions: list[Revision]) -> str:
+def page(revisions: list[Revision]) -> str:
     """The comparison as Markdown whose columns are in line on a terminal, too."""
     header = [revision.name for revision in revisions]
     blocks = [aligned(["metric", *header], [[name, *cells(values)] for name, values in metrics(revisions)])]
@@ -97,12 +98,8 @@ def as_written(value: object) -> str:
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table padded to even columns, all but the first flush right."""
-    body = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
-    widths = [max(2, *map(len, column)) for column in zip(*body, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    """A Markdown table with all columns but the first flush right."""
+    return markdown.table(header, rows, range(1, len(header)))
 
 
 def notes(revisions: list[Revision]) -> list[str]:

@@ -4,9 +4,9 @@ Plain Markdown written by hand; figures are linked relative to the page, so that
 and in a copy of `reports/` alike.
 """
 
-from collections.abc import Container
-
 import pandas as pd
+
+from fairway.markdown import table
 
 MEANING = {
     "float": "trained weights before quantisation, in windows that do not overlap",
@@ -76,13 +76,6 @@ def headline(summary: dict, documents: pd.DataFrame, claims: list[dict]) -> str:
         )
     failed = "; ".join(f"“{claim['claim']}” ({claim['result']})" for claim in claims if not claim["passed"])
     return sentence + f" **Not legal**: the certificate refuses {failed or 'this score'}."
-
-
-def table(header: list[str], rows: list[list[str]], numbers: Container[int] = ()) -> str:
-    """A Markdown table; the columns in `numbers` are set flush right."""
-    rule = ["---:" if column in numbers else "---" for column in range(len(header))]
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *escaped])
 
 
 def figure(name: str, description: str) -> str:

@@ -8,27 +8,18 @@ edited since.
 import difflib
 import json
 import math
-import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from fairway.errors import InputError
+from fairway.params import parse_yaml
 
 WORKSPACE = "workspace"
 SUMMARY, STAGES, LOCK = "reports/summary.json", "reports/report/stages.json", "dvc.lock"
 SEED = "train.seed"
 SCORELESS = {"certify", "report"}  # stages whose code and params change no score
-
-
-class _Loader(yaml.CSafeLoader):
-    """PyYAML's fast reader; 1e-05 is a number, as in DVC's YAML 1.2."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^-?\d+(?:\.\d+)?e[-+]?\d+$"), list("-0123456789"))
 
 
 @dataclass(frozen=True)
@@ -64,10 +55,11 @@ def read(name: str) -> Revision:
 
 def locked(name: str) -> tuple[dict, tuple]:
     """The params and the code in a revision's dvc.lock. Raises InputError."""
+    lock = content(name, LOCK)
     try:
-        stages = yaml.load(content(name, LOCK), _Loader)["stages"]
+        stages = parse_yaml(lock, LOCK)["stages"]
         return params_of(stages), code_of(stages)
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"{name}: its {LOCK} is not as DVC writes it ({problem}); run `git checkout {LOCK}`") from None
 

@@ -111,7 +111,7 @@ def test_an_experiment_is_compared_with_a_commit_by_name(short, monkeypatch):
     assert [revision.metrics["val_bpb"] for revision in (base, found, now)] == [1.251, 1.002, 1.002]
     assert found.params == {"train.seed": 2, "ngram.learning_rate": 1.0}
     assert [[r.name for r in group] for group in compare.groups([base, found, now])] == [["base"], ["quick-fox"]]
-    assert "ngram.learning_rate" in compare.markdown([base, found])
+    assert "ngram.learning_rate" in compare.page([base, found])
 
 
 def test_the_advice_on_seeds_is_a_command_that_dvc_takes(short):

@@ -83,9 +83,9 @@ def test_every_kind_of_name_finds_its_run(repository):
 
 
 def test_metrics_and_params_side_by_side(repository):
-    text = compare.markdown([revisions.read(name) for name in ("one", "three", "workspace")])
+    text = compare.page([revisions.read(name) for name in ("one", "three", "workspace")])
     found = rows(text)
-    assert list(found)[:5] == ["metric", "-" * 14, "val_bpb", "val_bpb_ttt", "artifact_bytes"]
+    assert list(found)[:5] == ["metric", ":" + "-" * 15, "val_bpb", "val_bpb_ttt", "artifact_bytes"]
     assert found["metric"] == ["one", "three", "workspace"]
     assert found["val_bpb"] == ["1.2500", f"1.0000 ({MINUS}0.2500)", f"0.7500 ({MINUS}0.5000)"]
     assert found["artifact_bytes"] == ["6,000", f"5,000 ({MINUS}1,000)", f"5,000 ({MINUS}1,000)"]
@@ -150,7 +150,7 @@ def test_groups_are_tested_in_nats_a_token():
     before, after = [1.2501, 1.25, 1.2499], [1.2401, 1.24, 1.2399]
     found = [run(f"a{i}", bpb, i) for i, bpb in enumerate(before)]
     found += [run(f"b{i}", bpb, i, **{"quant.bits": 5}) for i, bpb in enumerate(after)]
-    text = compare.markdown(found)
+    text = compare.page(found)
     unit = 3 * math.log(2)
     assert rows(text)["b0"] == ["3", "0, 1, 2", "1.24000", "0.00010", f"{1.24 * unit:.5f}", f"+{0.01 * unit:.4f}"]
     expected = welch([unit * x for x in before], [unit * x for x in after], 0.005)
@@ -162,13 +162,13 @@ def test_groups_are_tested_in_nats_a_token():
 def test_a_gain_within_the_margin_is_no_record():
     found = [run(f"a{i}", 1.25 + i / 1e4, i) for i in range(3)]
     found += [run(f"b{i}", 1.248 + i / 1e4, i, **{"quant.bits": 5}) for i in range(3)]
-    assert "not shown" in compare.markdown(found)
+    assert "not shown" in compare.page(found)
 
 
 def test_what_a_test_needs_is_said():
-    alone = compare.markdown([run("a", 1.0), run("b", 0.9, **{"quant.bits": 5})])
+    alone = compare.page([run("a", 1.0), run("b", 0.9, **{"quant.bits": 5})])
     assert "No test: one seed each; run `dvc exp run --queue -S train.seed=1,2,3`" in alone
-    half = compare.markdown([run("a", 1.0), run("a2", 1.01, 2), run("b", 0.9, **{"quant.bits": 5})])
+    half = compare.page([run("a", 1.0), run("a2", 1.01, 2), run("b", 0.9, **{"quant.bits": 5})])
     assert "b against a: no test, b has one seed" in half
 
 

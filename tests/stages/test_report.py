@@ -228,6 +228,22 @@ DAMAGES = {
         lambda: Path("artifacts/certify/certificate.md").unlink(),
         "artifacts/certify/certificate.md: missing; run",
     ),
+    "page empty": (
+        lambda: put("artifacts/certify/certificate.md", ""),
+        r"artifacts/certify/certificate.md: not the certificate's page \(its heading is missing\)",
+    ),
+    "loss with a cell that is no number": (
+        lambda: put("reports/train/loss.tsv", "step\tloss\n10\t6.x\n"),
+        "reports/train/loss.tsv: column loss has a cell that is not a number",
+    ),
+    "loss with an empty cell": (
+        lambda: put("reports/train/loss.tsv", "step\tloss\n10\t\n"),
+        "reports/train/loss.tsv: column loss has a cell that is not a number",
+    ),
+    "tokenizer damaged": (
+        lambda: put("artifacts/tokenize/tokenizer.model", "no model"),
+        "artifacts/tokenize/tokenizer.model: the tokenizer model .* is not a SentencePiece model",
+    ),
     "claim without result": (
         lambda: put("artifacts/certify/certificate.json", CERTIFICATE | {"claims": [CLAIM, {"claim": "x"}]}),
         "artifacts/certify/certificate.json: claim 2 lacks condition, how, amount, passed, result",
