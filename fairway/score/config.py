@@ -6,6 +6,7 @@ from typing import Literal
 from fairway.bounds import bounded
 from fairway.errors import InputError
 from fairway.mixture.config import Cache, Ngram
+from fairway.score.optimizers import OPTIMIZERS
 
 ADAPTABLE = ("query", "key", "value", "output", "feed_forward", "head")  # what LoRA adapters can be put on
 
@@ -34,7 +35,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Ttt:
-    optimizer: Literal["adamw", "sgd", "muon", "none"]
+    optimizer: Literal[*OPTIMIZERS, "none"]
     parameters: Literal["all", "feed_forward", "lora"]
     freeze_blocks: int = bounded(ge=0)
     first_block: float = bounded(ge=0, le=1)

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,13 +18,11 @@ from torch import Tensor, nn
 
 from fairway.errors import InputError
 from fairway.lm.model import GPT
-from fairway.optim.muon import COEFFICIENTS, orthogonalise
 from fairway.score.config import Ttt
 from fairway.score.lora import Adapters, adapted_names, untie_head
+from fairway.score.optimizers import OPTIMIZERS
 
 SURPRISING, EASY = 2.1, 1.75  # nats a token of a chunk, above and below which `adaptive_epochs` adds and drops one (#999)
-THREADS = 2  # of a step of OrthogonalisedSgd
-BETA2 = 0.99  # as in #1530; with torch's 0.999 a stream of 100 chunks would be over before the average has settled
 
 
 class TestTimeTraining:
@@ -69,12 +66,7 @@ class TestTimeTraining:
         for parameter, multiplier in zip(self.parameters, itertools.cycle(multipliers), strict=False):  # adapters: all A, all B
             groups[multiplier].append(parameter)
         grouped = [{"params": parameters, "multiplier": multiplier} for multiplier, parameters in groups.items()]
-        match settings.optimizer:
-            case "adamw":
-                return torch.optim.AdamW(grouped, settings.lr, (settings.momentum, BETA2), weight_decay=0.0, fused=True)
-            case "muon":
-                return OrthogonalisedSgd(grouped, settings.lr, settings.momentum)
-        return torch.optim.SGD(grouped, settings.lr, settings.momentum, fused=True)
+        return OPTIMIZERS[settings.optimizer](grouped, settings.lr, settings.momentum)
 
     def learn(self, scored: np.ndarray, nats: np.ndarray) -> None:
         """`scored`: a chunk's tokens with the one before them; `nats`: of the chunk's tokens. All of them scored already."""
@@ -201,47 +193,3 @@ def decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
     """Shrink weights by lr · weight_decay, whatever the gradients (decoupled, Loshchilov & Hutter 2019)."""
     for group in optimizer.param_groups:
         torch._foreach_mul_(group["params"], 1 - group["lr"] * weight_decay)
-
-
-class OrthogonalisedSgd:
-    """#999's step: tensors of two dimensions go against their orthogonalised gradient, others against the gradient itself.
-
-    Three Newton–Schulz iterations, and no factor for the shape, so every matrix moves by lr in all its directions, however
-    small the gradient. With momentum, which #999 has not, it is the buffer ← momentum·buffer + gradient that takes its
-    place, without Nesterov's look ahead. Equal shapes are orthogonalised in one batch. It looks like an optimizer of torch but
-    is none: the first of those takes a process three seconds of imports.
-    """
-
-    def __init__(self, groups: list[dict], lr: float, momentum: float):
-        self.param_groups = [{"lr": lr, "momentum": momentum} | group for group in groups]
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
-
-    def step(self) -> None:
-        """Shapes go side by side on a CPU, each on a thread of its own: the same bits on any number of cores."""
-        by_shape: dict[torch.Size, list[tuple[nn.Parameter, dict]]] = defaultdict(list)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                by_shape[parameter.shape].append((parameter, group))
-        shapes = sorted(by_shape.values(), key=lambda members: -sum(parameter.numel() for parameter, _ in members))
-        if shapes[0][0][0].is_cuda:
-            list(map(self._move, shapes))
-        else:
-            with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                list(pool.map(self._move, shapes))
-
-    @torch.no_grad()
-    def _move(self, members: list[tuple[nn.Parameter, dict]]) -> None:
-        """Tensors of one shape, each with its group."""
-        updates = [self._accumulated(parameter, group["momentum"]) for parameter, group in members]
-        if updates[0].ndim == 2:
-            dtype = torch.bfloat16 if updates[0].is_cuda else torch.float32
-            updates = orthogonalise(torch.stack(updates), dtype, COEFFICIENTS["newton_schulz"][:3]).float()
-        for (parameter, group), update in zip(members, updates, strict=True):
-            parameter.sub_(update, alpha=group["lr"])
-
-    def _accumulated(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        if not momentum:
-            return parameter.grad
-        state = self.state[parameter]
-        state["momentum"] = momentum * state["momentum"] + parameter.grad if state else parameter.grad
-        return state["momentum"]
