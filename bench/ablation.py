@@ -32,8 +32,8 @@ from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
 from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
-from fairway.train.loop import Run, train_step
 from fairway.train.precision import precision
+from fairway.train.step import TrainState, train_step
 from stages.common import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,15 +200,15 @@ def train(name: str, seed: int) -> dict:
     model = GPT(Architecture(**model_params, **data))
     model.initialise(seed)
     dtype = precision(config, torch.device("cpu"))
-    run = Run.start(model, config, qat, dtype)
-    losses = {phase: run.objective.loss(phase, dtype, run.teacher) for phase in run.phases()}
+    training = TrainState.start(model, config, qat, dtype)
+    losses = {phase: training.objective.loss(phase, dtype, training.teacher) for phase in training.phases()}
     tokens = read_split(TOKENS / "train", tokenizer.vocabulary_size)
     loader = WindowLoader(tokens, config.sequence_length, config.sequences_per_step, seed, config.order)
     start = time.process_time()
-    while run.done < 1:
-        train_step(run, loader.batch(run.step), losses.__getitem__)
+    while training.done < 1:
+        train_step(training, loader.batch(training.step), losses.__getitem__)
     seconds = time.process_time() - start
-    state = {name: tensor.clone() for name, tensor in run.exported().items()}
+    state = {name: tensor.clone() for name, tensor in training.exported().items()}
     matrices = quantise(prepare(state, {}, quant, model.architecture.layers), quant)
     return {
         "name": name,

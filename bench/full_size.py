@@ -18,8 +18,8 @@ from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
 from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
-from fairway.train.loop import Run, train_step
 from fairway.train.precision import precision
+from fairway.train.step import TrainState, train_step
 from stages.common import Progress
 
 KEPT = Path(".ckpt/bench")
@@ -55,16 +55,16 @@ def _trained(steps: int) -> GPT:
     changes = {"steps": steps, "tokens_per_step": TOKENS_PER_STEP, "sequence_length": LENGTH, "compile": False}
     config = dataclasses.replace(load("params.yaml", "train", Train), **changes)
     dtype = precision(config, torch.device("cpu"))
-    run = Run.start(model, config, load("params.yaml", "qat", Qat), dtype)
-    losses = {phase: run.objective.loss(phase, dtype, run.teacher) for phase in run.phases()}
+    state = TrainState.start(model, config, load("params.yaml", "qat", Qat), dtype)
+    losses = {phase: state.objective.loss(phase, dtype, state.teacher) for phase in state.phases()}
     tokens = read_split(TOKENS / "train", tokenizer.vocabulary_size)
     loader = WindowLoader(tokens, LENGTH, config.sequences_per_step, config.seed, config.order)
     progress = Progress(steps, "steps", "full-size network")
-    while run.done < 1:
-        loss = train_step(run, loader.batch(run.step), losses.__getitem__)
+    while state.done < 1:
+        loss = train_step(state, loader.batch(state.step), losses.__getitem__)
         progress.advance(1, f"loss {loss:.3f}")
     progress.close()
-    model.load_state_dict(run.exported())
+    model.load_state_dict(state.exported())
     return model
 
 

@@ -41,14 +41,15 @@ from fairway.score.bits import bits_per_byte
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from fairway.train import loop
+from fairway.train import step
 from fairway.train.config import Qat, Train
+from fairway.train.fit import loss_functions
 from fairway.train.loader import WindowLoader
 from fairway.train.objective import compiled, cross_entropy
 from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
+from fairway.train.step import TrainState, train_step
 from stages.common import ARTIFACTS, PARAMS, run
-from stages.train import loss_functions
 
 TOKENS = ARTIFACTS / "tokenize"
 HOLDOUT_TOKENS = 65536
@@ -159,14 +160,14 @@ class Ours(Runner):
         model.initialise(setting.train.seed)
         super().__init__(setting, model.to(setting.device), steps)
         config = dataclasses.replace(setting.train, steps=steps, wall_clock_seconds=math.inf)
-        self.run, self.ranks = loop.Run.start(self.model, config, setting.qat, setting.dtype), Ranks(device=setting.device)
-        self.losses = loss_functions(self.run, setting.dtype, self.loader.batch(0).to(setting.device), self.ranks)
+        self.state, self.ranks = TrainState.start(self.model, config, setting.qat, setting.dtype), Ranks(device=setting.device)
+        self.losses = loss_functions(self.state, self.loader, self.ranks)
 
     def update(self, windows: Tensor) -> None:
-        loop.train_step(self.run, windows, self.losses.__getitem__, self.ranks)
+        train_step(self.state, windows, self.losses.__getitem__, self.ranks)
 
     def weights(self) -> list[dict[str, Tensor]]:
-        return [self.run.exported()]
+        return [self.state.exported()]
 
 
 class Peer(Runner):
@@ -258,8 +259,8 @@ def breakdown(ours: Ours) -> pd.Series:
 
         return call
 
-    muon, adamw, average = ours.run.muon, ours.run.adamw, ours.run.average
-    parts = [(ours, "step", "step"), (ours.loader, "batch", "loader"), (loop, "backward", "forward and backward")]
+    muon, adamw, average = ours.state.muon, ours.state.adamw, ours.state.average
+    parts = [(ours, "step", "step"), (ours.loader, "batch", "loader"), (step, "backward", "forward and backward")]
     parts += [(muon, "launch", "Muon"), (muon, "step", "Muon"), (adamw, "step", "AdamW")]
     parts += [(average, "update", "average")] if average is not None else []
     with ExitStack() as patches:

@@ -93,16 +93,17 @@ def act(folder: Path, command: str, desk: Path) -> None:
 
 def stop_training() -> None:
     """Ctrl-C in the middle of a step."""
+    from fairway.train import fit
     from stages import common, train
 
-    step = train.train_step
+    step = fit.train_step
 
-    def interrupted(run, *arguments):
-        if run.step == STOPPED_AT:
+    def interrupted(state, *arguments):
+        if state.step == STOPPED_AT:
             signal.raise_signal(signal.SIGINT)
-        return step(run, *arguments)
+        return step(state, *arguments)
 
-    train.train_step = interrupted
+    fit.train_step = interrupted
     common.run(train.main)
 
 

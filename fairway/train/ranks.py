@@ -1,7 +1,7 @@
-"""The processes that train together: one a GPU, or several on CPUs, on any number of nodes (torchrun's environment).
+"""The processes that train together: one per GPU, or several on CPUs, on any number of nodes (torchrun's environment).
 
-Gradients are averaged here by hand instead of by DistributedDataParallel, because Muon reduces its own matrices to the
-rank that orthogonalises them. On one rank every function returns at once.
+Gradients are averaged explicitly instead of by DistributedDataParallel, because Muon reduces each of its matrices to the
+rank that orthogonalises it. On a single rank every method returns at once.
 """
 
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the others. Hashable and without state: the process group is torch's."""
+    """This process among the others. Hashable and stateless: torch keeps the process group."""
 
     rank: int = 0
     size: int = 1
@@ -22,7 +22,7 @@ class Ranks:
 
     @classmethod
     def join(cls) -> "Ranks":
-        """Join the group that torchrun's environment describes; alone without one."""
+        """Join the process group that torchrun's environment describes; without one this is the only rank."""
         cuda = torch.cuda.is_available()
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if cuda:
@@ -56,9 +56,9 @@ class Ranks:
         dist.all_gather(everyone, mine)
         return [tuple(row.tolist()) for row in everyone]
 
-    def wait(self) -> None:
-        """Until every rank is here."""
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
         self.gather(0.0)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()

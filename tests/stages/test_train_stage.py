@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from fairway.lm.config import Architecture
 from fairway.params import read_yaml
 from fairway.text.shards import ShardWriter
 from fairway.text.tokenizer import BYTE_MODEL
-from fairway.train import objective
+from fairway.train import fit, objective
 from fairway.train.config import Qat, Train
 from fairway.train.ranks import Ranks
 from stages import train
@@ -37,13 +38,15 @@ MODEL |= {"value_embedding_layers": [], "mod_layers": []}
 TRAIN = {"seed": 7, "steps": STEPS, "wall_clock_seconds": 1e9, "tokens_per_step": 32, "tokens_per_pass": 32}
 TRAIN |= {"sequence_length": 16, "precision": "fp32", "compile": False, "checkpoint_seconds": 0.01, "momentum_warmup_steps": 5}
 TRAIN |= {"muon_lr": 0.02, "embedding_lr": 0.02, "scalar_lr": 0.02, "average": "ema", "mtp_heads": 1}
+MANIFEST = Path("artifacts/tokenize/manifest.json")
 CHECKPOINT, CURVE = Path("artifacts/train/checkpoint.safetensors"), Path("reports/train/loss.tsv")
 
 
 def workplace(folder: Path, **changes) -> Path:
-    """A folder with params and two shards of 900 bytes of text."""
+    """A folder with params, two shards of 900 bytes of text, and what the manifest says of them."""
     (folder / "artifacts/tokenize").mkdir(parents=True)
     (folder / "artifacts/tokenize/tokenizer.model").write_bytes(BYTE_MODEL)
+    (folder / MANIFEST).write_text(json.dumps({"splits": {"train": {"sha256": "0a"}}, "tokenizer": {"sha256": "0b"}}))
     tokens = np.random.default_rng(0).integers(101, 127, 900, dtype=np.uint16)
     tokens[::60] = 1  # BOS
     with ShardWriter(folder / "artifacts/tokenize/train", "train", 500) as writer:
@@ -73,15 +76,15 @@ def finished(folder: Path) -> tuple[bytes, bytes]:
 
 def stopped_at(folder: Path, step: int, monkeypatch) -> None:
     """Run the stage, with a SIGTERM in the middle of a step (counted from 1)."""
-    real = train.train_step
+    real = fit.train_step
 
-    def step_with_signal(run, *arguments):
-        if run.step == step - 1:
+    def step_with_signal(state, *arguments):
+        if state.step == step - 1:
             signal.raise_signal(signal.SIGTERM)
-        return real(run, *arguments)
+        return real(state, *arguments)
 
     with monkeypatch.context() as patch, contextlib.chdir(folder), pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "train_step", step_with_signal)
+        patch.setattr(fit, "train_step", step_with_signal)
         train.main()
 
 
@@ -168,9 +171,9 @@ def test_the_script_killed_goes_on_from_its_last_save(reference, tmp_path, capsy
 
 def test_the_reports_grow_while_it_trains_and_are_whole_after_a_stop(reference, tmp_path, monkeypatch):
     """What dvc plots and editors see: the curve up to now at every moment, never half a file; the end is as ever."""
-    monkeypatch.setattr(train, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(fit, "REPORT_SECONDS", 0.0)
     folder, seen = workplace(tmp_path, checkpoint_seconds=1e6), []
-    real = train.train_step
+    real = fit.train_step
 
     def watched(*arguments):
         if (folder / CURVE).exists():
@@ -181,7 +184,7 @@ def test_the_reports_grow_while_it_trains_and_are_whole_after_a_stop(reference, 
             seen.append(metrics["train_steps"])
         return real(*arguments)
 
-    monkeypatch.setattr(train, "train_step", watched)
+    monkeypatch.setattr(fit, "train_step", watched)
     stopped_at(folder, 50, monkeypatch)
     assert seen == list(range(1, 50)) and (folder / CURVE).read_bytes() == b"".join(reference[1].splitlines(True)[:51])
     assert finished(folder) == reference
@@ -226,7 +229,7 @@ def test_ranks_that_cannot_share_a_step_get_a_sentence(tmp_path, monkeypatch):
 
 def test_stopped_at_any_step_the_run_ends_in_the_same_bytes(tmp_path_factory, monkeypatch, capsys):
     """Points of the curve are means over five steps: a stop between two of them must not lose the losses before it."""
-    monkeypatch.setattr(train, "CURVE_POINTS", 4)
+    monkeypatch.setattr(fit, "CURVE_POINTS", 4)
     params = {"steps": 20, "checkpoint_seconds": 1e6}
     straight = finished(workplace(tmp_path_factory.mktemp("straight"), **params))
     assert straight[1].count(b"\n") == 5
@@ -252,8 +255,12 @@ def test_another_run_does_not_pick_up_what_was_saved(tmp_path_factory, monkeypat
     assert "continues" not in capsys.readouterr().out
 
 
-def test_the_key_of_a_run_holds_its_params_its_data_and_its_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(workplace(tmp_path))
+def test_the_key_of_a_run_holds_its_params_its_data_and_the_code_that_it_imports(tmp_path, monkeypatch):
+    """Neither code of other stages nor a shard: those are in nobody's way, and large."""
+    monkeypatch.chdir(workplace(tmp_path / "work"))
+    monkeypatch.setattr(train, "ROOT", tmp_path)
+    for package in ("fairway", "stages"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     params = read_yaml("params.yaml")
 
     def key(**changes) -> str:
@@ -263,18 +270,29 @@ def test_the_key_of_a_run_holds_its_params_its_data_and_its_code(tmp_path, monke
         architecture = Architecture(**model, vocabulary_size=260, bos=1, sequence_length=16)
         return train.run_key(architecture, Train(**config), Qat(**qat))
 
+    def edited(path: str) -> str:
+        with (tmp_path / path).open("a") as file:
+            file.write("# changed\n")
+        return key()
+
     keys = [key(), key(seed=8), key(width=32), key(prune_fraction=0.5)]
-    assert key() == keys[0]
-    for room in ("lm", "optim", "quant", "train"):
-        Path("fairway", room).mkdir(parents=True)
-        Path("fairway", room, "a.py").write_text("1")
+    Path("artifacts/tokenize/train/train_000001.bin").unlink()
+    for path in ("quant/gptq.py", "quant/config.py", "score/ttt.py", "train/prequant_ttt.py", "mixture/tree.py"):
+        assert edited(f"fairway/{path}") == keys[0]
+    for path in ("lm/attention.py", "optim/muon.py", "quant/grids.py", "text/shards.py", "train/step.py", "errors.py"):
+        keys.append(edited(f"fairway/{path}"))
+    for hashes in (("1a", "0b"), ("1a", "1b")):
+        MANIFEST.write_text(json.dumps({"splits": {"train": {"sha256": hashes[0]}}, "tokenizer": {"sha256": hashes[1]}}))
         keys.append(key())
-    Path("fairway/optim/a.py").write_text("2")
-    keys.append(key())
-    shard = Path("artifacts/tokenize/train/train_000001.bin")
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
-    keys.append(key())
-    assert len(set(keys)) == len(keys) == 10
+    assert len(set(keys)) == len(keys) == 12
+
+
+@pytest.mark.parametrize("damaged", [None, "", "[]", "{}", '{"splits": {}, "tokenizer": {}}', '{"splits": 1, "tokenizer": 1}'])
+def test_a_damaged_manifest_gets_a_sentence(tmp_path, damaged):
+    folder = workplace(tmp_path)
+    (folder / MANIFEST).unlink() if damaged is None else (folder / MANIFEST).write_text(damaged)
+    with pytest.raises(InputError, match=rf"^{MANIFEST}: .*`dvc repro`"):
+        finished(folder)
 
 
 def test_a_loss_that_is_not_finite_gets_a_sentence_and_keeps_the_last_save(tmp_path, monkeypatch, capsys):
@@ -304,7 +322,7 @@ def test_compiled_gradients_of_tables_repeat_on_two_threads():
     weights = torch.randn(64, 256, 256)
     try:
         torch.set_num_threads(2)
-        train.repeatable()
+        fit.deterministic()
         loss = torch.compile(lambda: (torch.nn.functional.embedding(rows, table) * weights).sum())
         gradients = {torch.autograd.grad(loss(), table)[0].numpy().tobytes() for _ in range(20)}
     finally:
@@ -313,7 +331,7 @@ def test_compiled_gradients_of_tables_repeat_on_two_threads():
 
 
 def test_a_run_that_the_clock_ends_before_its_first_point_still_has_a_curve(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "CURVE_POINTS", 2)
+    monkeypatch.setattr(fit, "CURVE_POINTS", 2)
     folder = workplace(tmp_path, steps=100, wall_clock_seconds=1e-6)
     _, curve = finished(folder)
     assert curve.splitlines()[0] == b"step\tloss" and curve.splitlines()[1].startswith(b"1\t")

@@ -12,8 +12,8 @@ from fairway.lm.model import GPT
 from fairway.quant import roles
 from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
-from fairway.train.loop import Run, train_step
 from fairway.train.ranks import Ranks
+from fairway.train.step import TrainState, train_step
 
 TRAIN = Train(
     seed=1,
@@ -112,12 +112,12 @@ def all_on_grids(monkeypatch):
 def begin(tiny, shaken):
     """Changes of `train` → a run at step 0, of the tiny network or another, where training starts or `moved` from there."""
 
-    def build(model: Architecture = tiny, qat: dict | None = None, moved: bool = False, **changes) -> Run:
+    def build(model: Architecture = tiny, qat: dict | None = None, moved: bool = False, **changes) -> TrainState:
         train = dataclasses.replace(TRAIN, **changes)
         network = GPT(model)
         network.initialise(train.seed)
         network = shaken(model).train() if moved else network
-        return Run.start(network, train, dataclasses.replace(QAT, **(qat or {})), torch.float32)
+        return TrainState.start(network, train, dataclasses.replace(QAT, **(qat or {})), torch.float32)
 
     return build
 
@@ -126,7 +126,7 @@ def begin(tiny, shaken):
 def advance(loader):
     """run, number of steps → the loss of each; `watch` sees every pass: the run and the phase."""
 
-    def take(run: Run, count: int, ranks: Ranks | None = None, watch=lambda run, phase: None) -> list[float]:
+    def take(run: TrainState, count: int, ranks: Ranks | None = None, watch=lambda run, phase: None) -> list[float]:
         def loss_of(phase):
             loss = run.objective.loss(phase, torch.float32, run.teacher)
 

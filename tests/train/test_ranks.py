@@ -16,8 +16,8 @@ from fairway.lm.model import GPT
 from fairway.train import resume
 from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
-from fairway.train.loop import Run, schedule, train_step
-from fairway.train.ranks import ALONE, Ranks
+from fairway.train.ranks import SINGLE_PROCESS, Ranks
+from fairway.train.step import TrainState, schedule, train_step
 
 STEPS = 4
 UNEQUAL = {  # what the published code does, and more
@@ -35,21 +35,21 @@ CASES = {
 }
 
 
-def start(model: GPT, train: Train, qat: Qat) -> Run:
-    return Run.start(copy.deepcopy(model), train, qat, torch.float32)
+def start(model: GPT, train: Train, qat: Qat) -> TrainState:
+    return TrainState.start(copy.deepcopy(model), train, qat, torch.float32)
 
 
-def steps(run: Run, loader: WindowLoader, count: int, ranks: Ranks = ALONE) -> list[float]:
+def steps(run: TrainState, loader: WindowLoader, count: int, ranks: Ranks = SINGLE_PROCESS) -> list[float]:
     losses = {phase: run.objective.loss(phase, torch.float32, run.teacher) for phase in run.phases()}
     batches = (loader.batch(step, ranks.rank, ranks.size) for step in range(run.step, run.step + count))
     return [train_step(run, windows, losses.__getitem__, ranks) for windows in batches]
 
 
-def weights(run: Run) -> dict[str, torch.Tensor]:
+def weights(run: TrainState) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in run.objective.named_parameters()}
 
 
-def state(run: Run) -> dict:
+def state(run: TrainState) -> dict:
     return copy.deepcopy(run.state_dict())
 
 
@@ -68,7 +68,7 @@ def work(rank: int, folder: Path, model: GPT, params: dict[str, Train], qat: Qat
     ranks.average_(found["averaged"])
     found["resumed"] = continued(folder, lambda: start(model, params["grokfast"], qat), loader, ranks)
     torch.save(found, folder / f"found{rank}.pt")
-    ranks.wait()
+    ranks.barrier()
     dist.destroy_process_group()
 
 
@@ -80,17 +80,17 @@ def continued(folder: Path, fresh, loader: WindowLoader, ranks: Ranks) -> dict:
     steps(first, loader, 1, ranks)
     if ranks.rank == 0:
         torch.save(first.state_dict(), saved / "step3.rank0of2.pt")
-    ranks.wait()
+    ranks.barrier()
     loaded = resume.load(saved, second, ranks)
     step = second.step
-    ranks.wait()
+    ranks.barrier()
     left = sorted(path.name for path in saved.iterdir())
     losses += steps(second, loader, 2, ranks)
     missing = folder / "missing"
     if ranks.rank == 0:
         shutil.copytree(saved, missing)
         (missing / "step2.rank1of2.pt").unlink()
-    ranks.wait()
+    ranks.barrier()
     alone = fresh()
     return {
         "loaded": (loaded, step),
@@ -195,8 +195,8 @@ def test_gather_and_average(found):
         assert rank["gathered"] == [(0.1, 0.0), (1.1, -1.0)]
         assert [tensor.tolist() for tensor in rank["averaged"]] == [[[0.5] * 3] * 2, 5.0]
     alone = [torch.ones(2)]
-    ALONE.average_(alone)
-    assert ALONE.gather(1.0, 2) == [(1.0, 2)] and alone[0].tolist() == [1.0, 1.0]
+    SINGLE_PROCESS.average_(alone)
+    assert SINGLE_PROCESS.gather(1.0, 2) == [(1.0, 2)] and alone[0].tolist() == [1.0, 1.0]
 
 
 def test_ranks_continue_together_from_the_last_step_that_both_have_saved(found):

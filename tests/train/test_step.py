@@ -12,10 +12,10 @@ from fairway.errors import InputError
 from fairway.quant.grids import dequantise, quantise, row_scales
 from fairway.train import resume
 from fairway.train.groups import optimizers
-from fairway.train.loop import train_step
 from fairway.train.objective import Phase
 from fairway.train.precision import precision
-from fairway.train.ranks import ALONE
+from fairway.train.ranks import SINGLE_PROCESS
+from fairway.train.step import train_step
 
 CPU = torch.device("cpu")
 TABLE = "stream.embedding.weight"
@@ -247,12 +247,12 @@ CHANGES = {  # every part of a run that has a state
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(begin, advance, tmp_path, changes):
     straight, first, second = (begin(steps=12, warmdown_fraction=0.9, **changes) for _ in range(3))
-    assert resume.load(tmp_path / "deep", second, ALONE) is False
+    assert resume.load(tmp_path / "deep", second, SINGLE_PROCESS) is False
     losses = advance(straight, 10)
     assert advance(first, 5) == losses[:5]
     first.seconds, first.history, first.recent = 12.5, [{"step": 4, "loss": 2.0}], [1.5]
-    resume.save(tmp_path / "deep", first, ALONE)
-    assert resume.load(tmp_path / "deep", second, ALONE) is True
+    resume.save(tmp_path / "deep", first, SINGLE_PROCESS)
+    assert resume.load(tmp_path / "deep", second, SINGLE_PROCESS) is True
     assert (second.step, second.seconds, second.history, second.recent) == (5, 12.5, first.history, [1.5])
     assert advance(second, 5) == losses[5:]
     assert everything(second) == everything(straight)
@@ -263,18 +263,18 @@ def test_only_the_latest_step_stays_and_half_written_files_do_not_count(begin, a
     run = begin()
     for _ in range(2):
         advance(run, 1)
-        resume.save(tmp_path, run, ALONE)
+        resume.save(tmp_path, run, SINGLE_PROCESS)
     (tmp_path / "step7.rank0of1.part").write_bytes(b"half")
     assert [path.name for path in tmp_path.glob("*.pt")] == ["step2.rank0of1.pt"]
     fresh = begin()
-    assert resume.load(tmp_path, fresh, ALONE) and fresh.step == 2
+    assert resume.load(tmp_path, fresh, SINGLE_PROCESS) and fresh.step == 2
 
 
 def test_a_damaged_save_is_put_aside_and_does_not_stop_training(begin, advance, tmp_path, capsys):
     """Cut, a bit flipped anywhere, emptied, a folder in its place: afresh, or from an older save where there is one."""
     run, path = begin(), tmp_path / "step1.rank0of1.pt"
     advance(run, 1)
-    resume.save(tmp_path, run, ALONE)
+    resume.save(tmp_path, run, SINGLE_PROCESS)
     whole = path.read_bytes()
     sentence = f"{path}: damaged, put aside; training goes on from an older save where there is one, or afresh\n"
     flipped = [
@@ -283,19 +283,19 @@ def test_a_damaged_save_is_put_aside_and_does_not_stop_training(begin, advance, 
     for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"PK", *flipped):
         path.write_bytes(damaged)
         fresh = begin()
-        if resume.load(tmp_path, fresh, ALONE):  # a bit that means nothing
+        if resume.load(tmp_path, fresh, SINGLE_PROCESS):  # a bit that means nothing
             assert everything(fresh) == everything(run)
         else:
             assert fresh.step == 0 and not path.exists() and capsys.readouterr().out == sentence
     for left in tmp_path.iterdir():
         left.unlink()
     path.mkdir()
-    assert not resume.load(tmp_path, begin(), ALONE) and capsys.readouterr().out == sentence
+    assert not resume.load(tmp_path, begin(), SINGLE_PROCESS) and capsys.readouterr().out == sentence
     (tmp_path / "step0.rank0of1.pt").write_bytes(whole)
     path.write_bytes(b"PK")
     (tmp_path / "step1.rank0of1.damaged").rmdir()
     fresh = begin()
-    assert resume.load(tmp_path, fresh, ALONE) and everything(fresh) == everything(run)
+    assert resume.load(tmp_path, fresh, SINGLE_PROCESS) and everything(fresh) == everything(run)
 
 
 def test_the_key_of_a_run_depends_on_every_content_and_its_place():
