@@ -1,6 +1,6 @@
-"""One process a visible GPU, as torchrun would start them, for stages that can share their work among ranks.
+"""One process per visible GPU, as torchrun would start them, for stages that share their work among ranks.
 
-torchrun itself is for several nodes (`torchrun --nnodes 2 … -m stages.train`); for one node this is quieter: a user's
+torchrun itself is for several nodes (`torchrun --nnodes 2 … -m stages.train`). On one node this prints less: a user's
 mistake stays one sentence, Ctrl-C reaches every rank once, and when a rank fails the others are stopped.
 """
 
@@ -13,16 +13,16 @@ import time
 
 import torch
 
-GRACE_SECONDS = 30  # for ranks to save after one of them has stopped
+GRACE_SECONDS = 30  # for the other ranks to save after one has stopped
 
 
 def visible_ranks() -> int:
-    """NPROC where it is set, otherwise one rank a GPU, at least one."""
+    """NPROC where it is set, otherwise one rank per GPU, at least one."""
     return int(os.environ.get("NPROC") or max(1, torch.cuda.device_count()))
 
 
 def launch(module: str, ranks: int) -> int:
-    """Run `python -m module` as ranks 0…ranks − 1 on this machine; the exit status of the first to fail, or 0."""
+    """Run `python -m module` as so many ranks on this machine; return the exit status of the first that fails, or 0."""
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -35,17 +35,17 @@ def launch(module: str, ranks: int) -> int:
         subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
     ]
 
-    def pass_on(number: int, frame: object) -> None:
+    def forward_signal(number: int, frame: object) -> None:
         for process in processes:
             process.send_signal(number)
 
-    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGTERM, forward_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every rank itself
     return _wait(processes)
 
 
 def _wait(processes: list[subprocess.Popen]) -> int:
-    """The status of the first rank to fail, or 0; ranks that outlive it by the grace are killed."""
+    """The status of the first rank to fail, or 0; ranks still running GRACE_SECONDS later are killed."""
     status, failed_at = 0, 0.0
     while True:
         statuses = [process.poll() for process in processes]

@@ -1,6 +1,6 @@
-"""prequant_ttt: the trained network learns from the holdout split, gently in its first blocks, before it is quantised.
+"""prequant_ttt: the trained network learns from the holdout split before it is quantised.
 
-`prequant_ttt.source: val` is possible and dishonest: it lands in the exposure ledger, and the certificate says so.
+`prequant_ttt.source: val` trains on the text that is scored later: the exposure ledger and the certificate say so.
 """
 
 import time

@@ -73,7 +73,7 @@ class Train:
         return self.tokens_per_step // self.sequence_length
 
     def passes(self, world_size: int) -> int:
-        """Forward passes of a step on each rank, all of one size. Raises InputError when the ranks cannot share a step."""
+        """The number of equal forward passes per step and rank. Raises InputError when the ranks cannot share a step."""
         if self.sequences_per_step % world_size:
             raise InputError(
                 f"train.tokens_per_step {self.tokens_per_step} is {self.sequences_per_step} sequences of "
@@ -84,7 +84,7 @@ class Train:
         return next(passes for passes in range(1, sequences + 1) if sequences % passes == 0 and sequences // passes <= at_once)
 
 
-PLAIN_GRIDS = {  # what training can foresee of the `quant` section; finer layers it takes for the others
+PLAIN_GRIDS = {  # the values of `quant` that training can reproduce; it ignores that some layers have other bits
     "allocation": "uniform",
     "target_bytes": 0,
     "trellis": 0,
@@ -96,7 +96,7 @@ PLAIN_GRIDS = {  # what training can foresee of the `quant` section; finer layer
 
 @dataclass(frozen=True)
 class Qat:
-    """What makes training foresee the grids of `quant`; bits and clips are those of that section (checked together)."""
+    """Quantisation-aware training; bits and clips must equal those of the section `quant` (see `check`)."""
 
     start: float = bounded(ge=0, le=1)
     bits: int = bounded(ge=2, le=8)
@@ -111,25 +111,25 @@ class Qat:
     prune_every: int = bounded(ge=1)
 
     def check(self, quant) -> None:
-        """Raises InputError when training would foresee another grid than the `quant` section makes."""
+        """Raises InputError when training would assume another grid than the section `quant` makes."""
         if not (self.start or self.entropy_weight or self.crown_weight):
             return
         if bent := [name for name, plain in PLAIN_GRIDS.items() if getattr(quant, name) != plain]:
             expected = ", ".join(f"quant.{name} {str(PLAIN_GRIDS[name]).lower()}" for name in bent)
             raise InputError(
-                f"qat foresees plain grids of bits and clip alone; expected {expected} (or qat.start, entropy_weight and "
+                f"qat trains for plain grids of bits and clip only; expected {expected} (or qat.start, entropy_weight and "
                 "crown_weight 0)"
             )
         grids = {
             "bits": (self.bits, quant.bits_of("attention", None, 1)),
             "embedding_bits": (self.embedding_bits, quant.bits_of("embedding", None, 1)),
         }
-        if quant.clip_rule == "deviation":  # a searched clip is nobody's to foresee
+        if quant.clip_rule == "deviation":  # a clip found by a search is not known before training
             grids |= {"clip": (self.clip, quant.clip), "embedding_clip": (self.embedding_clip, quant.embedding_clip)}
-        for name, (foreseen, found) in grids.items():
-            if foreseen != found:
+        for name, (trained_for, found) in grids.items():
+            if trained_for != found:
                 raise InputError(
-                    f"qat.{name} is {foreseen} and the quant section makes it {found}; training foresees the grid it will be "
+                    f"qat.{name} is {trained_for} and the quant section makes it {found}; training assumes the grid it will be "
                     "put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
                 )
 

@@ -1,7 +1,7 @@
-"""Windows of the training stream, in an order that depends only on the params and the step.
+"""Windows of the training tokens, in an order that depends only on the params and the step.
 
-The position of the loader is the step itself: there is no other state to save. Tokens stay in their memory-mapped
-shards; every window of every shard is visited once an epoch, and ranks take consecutive parts of a step.
+The step is the loader's only state, so a save needs no other. Tokens stay in their memory-mapped shards; an epoch visits
+every window of every shard once, and ranks take consecutive parts of a step.
 """
 
 import math
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from fairway.errors import InputError
 
-GOLDEN = (math.sqrt(5) - 1) / 2  # consecutive multiples of this part of a circle spread most evenly
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of the golden section, modulo 1, spread most evenly
 
 
 class WindowLoader:
     """Batches of `sequences` windows (B, T + 1) of uint16 `tokens`: inputs and, one position later, targets.
 
-    `order` shuffled: a new random order and a new offset each epoch. sequential: as published, one after the other.
-    coprime: with a stride that has no factor in common with the number of windows, so that a step samples all shards.
+    `order` shuffled: a new random order and a new offset in each epoch. sequential: one after the other, as published.
+    coprime: with a stride that shares no factor with the number of windows, so that every step samples all shards.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class WindowLoader:
     ):
         self.tokens, self.sequence_length, self.sequences, self.seed = tokens, sequence_length, sequences, seed
         self.order = order
-        spare = order == "shuffled"  # a window less: room for the offset
+        spare = order == "shuffled"  # one window less, to leave room for the offset
         self.windows = (len(tokens) - 1) // sequence_length - spare
         if self.windows < 1:
             raise InputError(
@@ -57,7 +57,7 @@ class WindowLoader:
         return self.tokens[start : start + self.sequence_length + 1]
 
     def _epoch_starts(self, epoch: int) -> np.ndarray:
-        """Where the windows of an epoch begin, in the order of their visit."""
+        """The first token of every window of an epoch, in the order of visits."""
         if self.order == "sequential":
             return self.sequence_length * np.arange(self.windows)
         random = np.random.default_rng((self.seed, epoch))
@@ -68,5 +68,5 @@ class WindowLoader:
 
 
 def coprime_stride(windows: int) -> int:
-    """The first number from 0.618 · windows on that has no factor in common with `windows`."""
+    """The smallest number from 0.618 · windows on that shares no factor with `windows`."""
     return next(stride for stride in range(max(1, int(GOLDEN * windows)), windows + 2) if math.gcd(stride, windows) == 1)

@@ -1,4 +1,4 @@
-"""The type of the matrix products: bf16 where the machine multiplies in bf16, unless `train.precision` says."""
+"""The dtype of matrix products: bf16 where the hardware multiplies in bf16, unless `train.precision` says otherwise."""
 
 import torch
 

@@ -1,9 +1,9 @@
-"""Test-time training before quantisation: AdamW over a few epochs, gentler on the first blocks than on the last.
+"""Test-time training before quantisation: AdamW over a few epochs, with lower learning rates in earlier blocks.
 
-The first `freeze_blocks` blocks do not learn; block i of the others has the learning rate
-lr · (first_block + (1 − first_block) · i / (blocks − 1)), for every tensor of it (in #1406's code the rates reached
-0.08 % of the weights); whatever is in no block trains at lr. A cosine over all steps of all epochs brings the rates down
-to `final_lr_fraction` of that.
+The first `freeze_blocks` blocks do not learn. Block i of the others has the learning rate
+lr · (first_block + (1 − first_block) · i / (blocks − 1)) for each of its tensors (#1406's code reached 0.08 % of the
+weights), and tensors outside the blocks have lr. A cosine over the steps of all epochs lowers the rates to
+`final_lr_fraction` of that.
 """
 
 import math
@@ -20,7 +20,7 @@ from fairway.train.config import PrequantTtt
 
 
 def parameter_groups(model: GPT, config: PrequantTtt) -> list[dict]:
-    """One group a block that learns, and one for the rest; `base_lr` is what the cosine scales."""
+    """One group per block that learns, and one for the rest; the cosine scales `base_lr`."""
     learning = list(model.blocks)[config.freeze_blocks :]
     last = max(len(learning) - 1, 1)
     groups = [
@@ -44,7 +44,7 @@ def adapt(
     dtype: torch.dtype,
     advance: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> list[float]:
-    """Train `model` in place on a stream of tokens, in order. Returns the mean loss of each epoch, in nats a token.
+    """Train `model` in place on tokens in their order. Returns the mean loss of each epoch in nats per token.
 
     Raises InputError if a loss is not finite.
     """

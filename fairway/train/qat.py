@@ -1,9 +1,9 @@
-"""Training that foresees the grid its weights will be put on: rounding, two penalties and pruning.
+"""Quantisation-aware training: rounding in the forward pass, two penalties, and pruning.
 
-All of it acts on every weight that `quant` will round, found by quant's own rule and with quant's own steps: in published
-code rounding bypassed 96 % of the weights (#549, #885, #1185) and assumed another grid than the export's, and #1185's
-penalty was a billion times too small. Rounding lets the gradient through as if nothing had happened (straight-through,
-Bengio et al. 2013, arXiv 1308.3432). `parameters` and `roles` may hold different names; those of `roles` count.
+All of it acts on every weight that `quant` will round, chosen by quant's own rule and with quant's own steps: in published
+code rounding missed 96 % of the weights (#549, #885, #1185) and assumed another grid than the export's, and #1185's penalty
+was a billion times too small. The gradient passes through rounding unchanged (straight-through estimator, Bengio et al.
+2013, arXiv 1308.3432). `parameters` may hold more names than `roles`; only those of `roles` are used.
 """
 
 from collections import defaultdict
@@ -30,17 +30,17 @@ def grid_of(role: str, qat: Qat) -> tuple[int, float]:
 
 
 def differentiable_step(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Decoder (R, 1) of `grids.row_scales` before they are rounded to fp16, with a gradient: none for a row of zeros."""
+    """Steps (R, 1) of `grids.row_scales` before they are rounded to fp16, differentiable; a row of zeros has no gradient."""
     deviation_R1 = torch.linalg.vector_norm(weight_RC, dim=1, keepdim=True) / weight_RC.shape[1] ** 0.5
     return (clip / largest_integer(bits) * deviation_R1).clamp(min=SMALLEST_STEP)
 
 
 def straight_through(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """The weights that rounding to nearest exports, to the bit; the gradient is that of the weights as they are."""
+    """The weights that rounding to nearest exports, to the bit, with the gradient of the unrounded weights."""
     with torch.no_grad():
         scales_R = row_scales(weight_RC, bits, clip)
         shift_RC = dequantise(quantise(weight_RC, scales_R, bits), scales_R) - weight_RC
-    return weight_RC + shift_RC  # loses no bit: steps have 11 bits, so up to 2^13 steps away the difference is exact
+    return weight_RC + shift_RC  # exact: a step has 11 significant bits, so differences of up to 2^13 steps lose none
 
 
 def rounded(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> dict[str, Tensor]:
@@ -50,10 +50,10 @@ def rounded(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> d
 
 @contextmanager
 def on_grid(parameters: dict[str, nn.Parameter], roles: dict[str, str], qat: Qat) -> Iterator[None]:
-    """Inside the block the parameters of `roles` lie on their grids.
+    """Inside the block the parameters of `roles` lie on their grids; after it they are as before.
 
-    Gradients taken there and applied to the weights as they were: the straight-through estimate, at the price of two
-    copies a step, and with nothing for the compiler to see.
+    Gradients taken inside and applied after it are the straight-through estimate. It costs two copies per step, and the
+    compiled forward pass does not change.
     """
     weights = [parameters[name] for name in roles]
     with torch.no_grad():
@@ -69,8 +69,8 @@ def on_grid(parameters: dict[str, nn.Parameter], roles: dict[str, str], qat: Qat
 def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """Squared distance to the nearest integer, in steps: Σ over all rows of its mean over columns (#885's "entropy").
 
-    Rounding has no gradient, the step has one. Spread evenly the weights have 1/12 a row. A factor of 5e-5 gives 3 to 8 %
-    of the cross-entropy's gradient norm in networks of the laptop's size, a few hundred steps old.
+    Rounding has no gradient, the step has one. Evenly spread weights cost 1/12 per row. In networks of the laptop's size, a
+    few hundred steps into training, a factor of 5e-5 makes 3 to 8 % of the cross-entropy's gradient norm.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):
@@ -82,8 +82,8 @@ def entropy_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Q
 def crown_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Tensor:
     """CROWN-Q: Σ over all rows of mean(w²) · step² / 12, the variance of rounding where w² stands for the curvature.
 
-    The sum over rows is #690's form; #1185 took the mean over all weights, too little to move a last bit. A factor of 5
-    gives 3 to 5 % of the cross-entropy's gradient norm in the same networks; the gradient grows with the cube of the weights.
+    The sum over rows is #690's form; #1185 took the mean over all weights, too small to change a last bit. In the same
+    networks a factor of 5 makes 3 to 5 % of the cross-entropy's gradient norm, which grows with the cube of the weights.
     """
     total = 0.0
     for weight_RC, bits, clip in _tall_matrices(parameters, roles, qat):
@@ -93,7 +93,7 @@ def crown_penalty(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat
 
 
 def _tall_matrices(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> Iterator[tuple[Tensor, int, float]]:
-    """All rows of one length on one kind of grid as a single matrix, with its bits and clip: few kernels, each large."""
+    """All rows of one length on one kind of grid as one matrix, with its bits and clip: few, large kernels."""
     weights = defaultdict(list)
     for name, role in roles.items():
         weights[*grid_of(role, qat), parameters[name].shape[1]].append(parameters[name])
@@ -102,9 +102,9 @@ def _tall_matrices(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qa
 
 
 def prune_target(done: float, qat: Qat) -> float:
-    """The part of each matrix that is zero when `done` of training is behind (both 0 to 1).
+    """The fraction of each matrix that is zero when the fraction `done` of training is over.
 
-    Nothing until `prune_start`, then fast and ever slower: f·(1 − (1 − x)³) (Zhu & Gupta 2017, arXiv 1710.01878).
+    0 until `prune_start`, then f·(1 − (1 − x)³), fast at first (Zhu & Gupta 2017, arXiv 1710.01878).
     """
     since_start = max(0.0, done - qat.prune_start) / (1 - qat.prune_start)
     return qat.prune_fraction * (1 - (1 - since_start) ** 3)
@@ -112,7 +112,7 @@ def prune_target(done: float, qat: Qat) -> float:
 
 @torch.no_grad()
 def prune_(weights: Iterable[Tensor], fraction: float) -> None:
-    """Zeroes in each tensor the ⌊fraction · n⌋ of its n weights that are smallest in magnitude, ties with the last of them."""
+    """Zero in each tensor the ⌊fraction · n⌋ of its n weights smallest in magnitude, and ties with the last of these."""
     for weight in weights:
         count = int(fraction * weight.numel())
         if count:

@@ -1,4 +1,4 @@
-"""The launcher: an environment a rank, the status of the first to fail, nobody left behind."""
+"""The launcher: an environment per rank, the exit status of the first rank to fail, no process left behind."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def ranks(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("set_threads", "threads"), [(None, "4"), ("1", "1")])
 def test_each_rank_is_told_its_place(ranks, tmp_path, monkeypatch, set_threads, threads):
-    """Threads are shared out, at least one a rank, unless they are set."""
+    """Threads are divided among ranks, at least one each, unless their number is set."""
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     if set_threads is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -78,7 +78,7 @@ def test_sigterm_reaches_every_rank(ranks, tmp_path):
 
 
 @pytest.mark.parametrize(("nproc", "gpus", "expected"), [(None, 0, 1), (None, 8, 8), ("2", 8, 2), ("", 4, 4)])
-def test_one_rank_a_gpu_unless_told_otherwise(monkeypatch, nproc, gpus, expected):
+def test_one_rank_per_gpu_unless_nproc_is_set(monkeypatch, nproc, gpus, expected):
     monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: gpus)
     if nproc is None:
         monkeypatch.delenv("NPROC", raising=False)

@@ -1,4 +1,4 @@
-"""What training foresees of the export: the same grids to the bit, penalties that pull, pruning of an exact part."""
+"""Quantisation-aware training: the grids of the export to the bit, penalties that lead there, pruning of an exact fraction."""
 
 import dataclasses
 import itertools

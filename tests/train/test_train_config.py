@@ -10,7 +10,7 @@ from fairway.errors import InputError
 
 GRIDS = {"bits": 4, "embedding_extra_bits": 1, "clip": 4.0, "embedding_clip": 4.0}  # those of the fixture `qat_params`
 ADVICE = (
-    "training foresees the grid it will be put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
+    "training assumes the grid it will be put on only if they are equal (or qat.start, entropy_weight and crown_weight are 0)"
 )
 
 
@@ -91,7 +91,7 @@ def test_passes_share_a_step_or_say_why_not(train_params, sequences, at_once, wo
 @pytest.mark.parametrize(
     ("name", "value", "of_quant"), [("bits", 6, 4), ("clip", 4.5, 4.0), ("embedding_bits", 8, 5), ("embedding_clip", 3.0, 4.0)]
 )
-def test_training_must_foresee_the_grid_of_quant(qat_params, quant_params, switch, name, value, of_quant):
+def test_training_must_assume_the_grid_of_quant(qat_params, quant_params, switch, name, value, of_quant):
     qat = qat_params(**{switch: 0.5, name: value})
     with pytest.raises(InputError, match=exactly(f"qat.{name} is {value} and the quant section makes it {of_quant}; {ADVICE}")):
         qat.check(quant_params(**GRIDS))
@@ -116,9 +116,9 @@ def test_extra_bits_of_quant_count(qat_params, quant_params):
         ),
     ],
 )
-def test_training_cannot_foresee_other_grids_than_plain_ones(qat_params, quant_params, switch, changes, expected):
+def test_training_only_knows_plain_grids(qat_params, quant_params, switch, changes, expected):
     sentence = (
-        f"qat foresees plain grids of bits and clip alone; expected {expected} (or qat.start, entropy_weight and "
+        f"qat trains for plain grids of bits and clip only; expected {expected} (or qat.start, entropy_weight and "
         "crown_weight 0)"
     )
     quant = quant_params(**(GRIDS | changes))
@@ -127,7 +127,7 @@ def test_training_cannot_foresee_other_grids_than_plain_ones(qat_params, quant_p
     qat_params().check(quant)
 
 
-def test_a_searched_clip_is_nobodys_to_foresee(qat_params, quant_params):
+def test_a_clip_found_by_a_search_is_not_compared(qat_params, quant_params):
     searched = quant_params(**(GRIDS | {"clip_rule": "mse"}))
     qat_params(start=0.5, clip=7.0, embedding_clip=3.0).check(searched)
     with pytest.raises(InputError, match=exactly(f"qat.bits is 6 and the quant section makes it 4; {ADVICE}")):
