@@ -8,8 +8,8 @@ import torch
 from fairway.lm.model import GPT
 from fairway.optim.muon import COEFFICIENTS, Muon
 from fairway.train.groups import in_decoder, kind_of, optimizers, parameter_groups
-from fairway.train.loop import schedule
 from fairway.train.objective import Objective
+from fairway.train.step import schedule
 
 HEADS = {"heads.0", "heads.1", "model.unembedding.weight"}
 TABLES = {"model.stream.embedding.weight", "model.stream.bigram.table.weight", "model.value_embedding.table.weight"}
