@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test test-slow lint format clean
+.PHONY: setup repro neutral test test-slow lint format clean
 
 setup: .venv/.ready
 
@@ -18,6 +18,11 @@ setup: .venv/.ready
 
 repro: setup
 	dvc repro
+
+# After a refactoring that changes no result: `make neutral REV=b7d5f1a` runs the pipeline and compares its files with that run's.
+REV ?= HEAD
+neutral: setup
+	python -m bench.neutral $(REV)
 
 lint: setup
 	ruff check .
