@@ -1,8 +1,8 @@
-"""certify: seal the predictor's settings into submission.pyz, code and decode real text with it, and write down what holds.
+"""certify: seal the predictor's settings into submission.pyz, code and decode real text with it, and write the certificate.
 
-The sealed file is the submission: it is run on its own, behind a fence, in fresh processes that cannot import the repository.
-Everything else the certificate claims is checked here, on the score files and through the real scorer, with the weights and
-the tokenizer that are in the sealed file. However bad the result, a certificate is written.
+The sealed file is the submission. It runs by itself in a sandbox, in fresh processes that cannot import the repository.
+The other claims are checked here, on the score files and with the real scorer, using the weights and the tokenizer in the
+sealed file. A certificate is written whatever the result.
 """
 
 import dataclasses
@@ -61,12 +61,12 @@ def main() -> None:
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(round_trip.run, submission, text)
         torch.set_num_threads(1)  # the codec runs on one core, the real scorer beside it
-        checked = checks.shown_by_scoring(weights, settings, data, config)
-        checked += checks.shown_by_files(data, splits, ledgers, config.val_documents)
-    tried = pending.result()
-    coded = checks.measured(tried, submission, prefix[1:])
+        checked = checks.scoring_claims(weights, settings, data, config)
+        checked += checks.file_claims(data, splits, ledgers, config.val_documents)
+    trip = pending.result()
+    coded = checks.measure_coded(trip, submission, prefix[1:])
     claims = [
-        *checks.shown_by_coding(tried, coded, text, targets, data),
+        *checks.coding_claims(trip, coded, text, targets, data),
         *checked,
         rules.within_budget(len(submission), budget),
         rules.within_time("train", times, config.train_seconds),
@@ -75,22 +75,22 @@ def main() -> None:
     updates = learned_chunks(prefix, settings.ttt, tokenizer.bos)
     facts = {"test_time_training_updates": updates, "train_seed": read_yaml(PARAMS)["train"]["seed"]}
     facts |= {"certify": dataclasses.asdict(config), "settings": dataclasses.asdict(settings)}
-    content = certificate.certificate(claims, tried, submission, data, text, targets, facts)
+    content = certificate.certificate(claims, trip, submission, data, text, targets, facts)
 
     write_bytes(OUT / "submission.pyz", submission)
-    write_bytes(OUT / "coded.fwt", tried.compress.output or b"")
+    write_bytes(OUT / "coded.fwt", trip.compress.output or b"")
     write_bytes(OUT / "val.txt", data.text)
     write_json(OUT / "certificate.json", content)
     write_bytes(OUT / "certificate.md", certificate.page(content, times).encode())
     write_json(REPORT / "metrics.json", describe(coded, content, len(text), rows["eval_ngram"]["nats"][:targets]))
-    write_json(REPORT / "timing.json", {"seconds": round(time.monotonic() - start, 2)} | timing(tried))
+    write_json(REPORT / "timing.json", {"seconds": round(time.monotonic() - start, 2)} | timing(trip))
     for claim in claims:
         print(f"{'holds' if claim.passed else 'FAILS'}: {claim.claim}: {claim.result}", flush=True)
     print(f"certify: legal: {str(content['legal']).lower()}, {updates} updates of test-time training in the coded text")
 
 
 def describe(coded: Coded | str, content: dict, text_bytes: int, nats: np.ndarray) -> dict:
-    """The metrics, null where nothing was coded; `nats` are the reported ones of what was."""
+    """The metrics; null if nothing was coded. `nats`: the reported scores of the coded tokens."""
     known, scored_bits = isinstance(coded, Coded), float(nats.sum(dtype=np.float64)) / math.log(2)
     return {
         "legal": content["legal"],
@@ -100,12 +100,12 @@ def describe(coded: Coded | str, content: dict, text_bytes: int, nats: np.ndarra
     }
 
 
-def timing(tried: round_trip.RoundTrip) -> dict:
-    """Seconds of both directions, and of the decoder alone once it has started; what a failed one did not say is null."""
-    tokens, seconds, begin = (tried.decompress.number(name) for name in ("tokens", "seconds", "start_seconds"))
+def timing(trip: round_trip.RoundTrip) -> dict:
+    """Seconds of both directions, and of the decoder after its start-up; null if a process failed before it reported them."""
+    tokens, seconds, begin = (trip.decompress.number(name) for name in ("tokens", "seconds", "start_seconds"))
     return {
-        "encode_seconds": round(tried.compress.seconds, 2),
-        "decode_seconds": round(tried.decompress.seconds, 2),
+        "encode_seconds": round(trip.compress.seconds, 2),
+        "decode_seconds": round(trip.decompress.seconds, 2),
         "decode_tokens_per_second": round(tokens / seconds) if seconds > 0 else None,
         "start_seconds": None if math.isnan(begin) else round(begin, 2),
     }

@@ -1,7 +1,7 @@
-"""Documents (or ready-made challenge shards) into a tokenizer, token shards for train, holdout and val, and a manifest.
+"""Turn documents (or ready-made challenge shards) into a tokenizer, token shards for train, holdout and val, and a manifest.
 
-The tokenizer learns from train text alone; every val document is decoded again and compared. The output folder is built
-aside and takes its place whole, so a run that is killed leaves nothing half.
+The tokenizer is trained on train text only; every val document is decoded again and compared. The output folder is built
+under a temporary name and renamed when complete, so a killed run leaves no partial output.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
-    """Two passes over the documents; returns the manifest."""
+    """Read the documents twice: split them, then encode them. Returns the manifest."""
     paths = documents.find_files(data.documents, "data.documents")
     with progress(sum(path.stat().st_size for path in paths), "B", "split") as advance:
         found, kept, sizes, sample = corpus.survey(paths, data, config, advance)
@@ -55,7 +55,7 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
-    """Val as it is, holdout cut off the end of train, duplicates removed from train; returns the manifest."""
+    """Copy val unchanged, cut holdout off the end of train, remove duplicates from train. Returns the manifest."""
     model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
     with reading(config.shards_tokenizer, "a tokenizer", ValueError):
         tokenizer = Tokenizer.from_bytes(model)
@@ -80,14 +80,14 @@ def read_given(path: str, key: str) -> bytes:
 
 @contextmanager
 def progress(total: int, unit: str, label: str):
-    """The `advance` of a progress display that closes when the block ends."""
+    """Show progress; the block receives the function that advances it."""
     display = common.Progress(total, unit, label)
     yield display.advance
     display.close()
 
 
 def refuse_empty(sizes: dict[str, int], given: str) -> None:
-    """Raises InputError for a split without documents."""
+    """Raise InputError for a split without documents."""
     for name, size in sizes.items():
         if not size:
             raise InputError(
@@ -97,11 +97,11 @@ def refuse_empty(sizes: dict[str, int], given: str) -> None:
 
 
 def describe(config: Tokenize, folder: Path, tokenizer: Tokenizer, out: Corpus, duplicates: int, lossless: bool) -> dict:
-    """The manifest. `table_bytes` are the counts of fairway.text.byte_count on val; a NUL in a document counts in neither."""
+    """The manifest. `table_bytes`: the two byte counts of fairway.text.byte_count on val; a NUL counts in neither."""
     if sum(map(len, map(set, out.hashes.values()))) != len(set().union(*out.hashes.values())):
         raise InputError("tokenize: a document is in holdout and in val; remove it from one of them")
     val = shards.read_split(folder / "val", tokenizer.vocabulary_size)
-    challenge, plain = count_bytes(val, table_bytes(tokenizer))
+    challenge, lossless_bytes = count_bytes(val, table_bytes(tokenizer))
     return {
         "source": config.source,
         "tokenizer": {
@@ -114,7 +114,7 @@ def describe(config: Tokenize, folder: Path, tokenizer: Tokenizer, out: Corpus, 
         "lossless": lossless,
         "duplicates": duplicates,
         "splits": out.splits(),
-        "table_bytes": {"challenge": challenge, "lossless": plain},
+        "table_bytes": {"challenge": challenge, "lossless": lossless_bytes},
         "document_hashes": out.hashes,
     }
 

@@ -1,4 +1,4 @@
-"""What the evaluation stages share: the validation stream, the decoded artifact, and how scores are written down."""
+"""What the evaluation stages share: reading the validation stream and the decoded artifact, and writing the scores."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Validation(NamedTuple):
 
 
 def read_validation(context: int) -> Validation:
-    """Raises InputError when the stream is shorter than one context."""
+    """Read the validation stream. Raises InputError if it is not longer than one context."""
     tokenizer = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model")
     tokens = read_split(ARTIFACTS / "tokenize/val", tokenizer.vocabulary_size)
     if len(tokens) <= context:
@@ -45,7 +45,7 @@ def read_validation(context: int) -> Validation:
 
 
 def decoded_model() -> GPT:
-    """The network in model.fwy, on the GPU where there is one."""
+    """The network in model.fwy, on the GPU if there is one."""
     path = ARTIFACTS / "compress/model.fwy"
     return model_from(path.read_bytes(), str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
 

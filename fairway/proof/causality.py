@@ -1,7 +1,7 @@
-"""The real scorer on the beginning of the text: what it gives there, and whether a later token moves any of it.
+"""Run the real scorer on the beginning of the text: its scores there, and whether a later token changes any of them.
 
-Its scores are held against the reported ones (claims.reproduced). Then a token is changed, or the text ends early, and no
-score before may move. Length and schedule of the whole text are told to the scorer, as a decoder is told them.
+`claims.reproduced` compares these scores with the reported ones. Then one token is changed, or the text is cut off, and no
+earlier score may change. The scorer is told the length and the schedule of the whole text, as a decoder is.
 """
 
 import copy
@@ -20,17 +20,17 @@ FLIP, TRUNCATION = "another token", "the end of the text"
 
 
 class Change(NamedTuple):
-    """The largest change of a score before what was put at a position of the text."""
+    """The largest change of an earlier score after one edit of the text."""
 
     position: int
-    kind: str
+    kind: str  # FLIP or TRUNCATION
     nats: float
 
 
 def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int) -> Scores:
-    """Nats of tokens[1:] as eval_ttt and eval_ngram score them, at the beginning of a text of so many targets.
+    """Nats of tokens[1:] as eval_ttt and eval_ngram score them, at the beginning of a text with `targets` targets.
 
-    The model itself is left as it was.
+    The model is copied, not changed.
     """
     evidence = record_stream(copy.deepcopy(model), tokens, settings.eval, settings.ttt, settings.cache, targets)
     mixed = mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(evidence)[0]
@@ -40,11 +40,11 @@ def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.n
 def earlier_changes(
     model: GPT, settings: Settings, starts: np.ndarray, tokens: np.ndarray, targets: int, reference: Scores, checks: int
 ) -> list[Change]:
-    """What a later token does to earlier scores, two changes a position. Positions are random, fixed by the number of tokens,
-    one in each of as many equal parts of the text as there are checks.
+    """How later tokens change earlier scores: two edits at each of `checks` positions.
 
-    `reference` are the scores of `tokens` as they are. With another token at a position, no score of those before it may
-    move, whatever follows; where the text ends with it, its own score may not move either.
+    The text is divided into `checks` equal parts, with one random position in each; the seed is the number of tokens.
+    `reference`: the scores of the unedited `tokens`. A FLIP replaces the token at the position, and no score before it may
+    change. A TRUNCATION ends the text with that token, and its own score may not change either.
     """
     random, changes = np.random.default_rng(len(tokens)), []
     borders = np.linspace(1, len(tokens) - 1, checks + 1).astype(int)
@@ -55,5 +55,5 @@ def earlier_changes(
         for kind, text, before in ((FLIP, other, position - 1), (TRUNCATION, tokens[: position + 1], position)):
             scores = scored_nats(model, settings, starts, text, targets)
             moved = [np.abs(scores[name][:before] - reference[name][:before]).max(initial=0) for name in reference]
-            changes.append(Change(position, kind, float(np.max(moved))))  # what is no number stays none
+            changes.append(Change(position, kind, float(np.max(moved))))  # NaN stays NaN
     return changes

@@ -1,6 +1,6 @@
-"""The certificate: as JSON, with all that is needed to check it again, and as a page to read.
+"""The certificate: as JSON, with everything needed to check it again, and as a page to read.
 
-Same params, same bytes (DESIGN 3.11): the JSON holds no seconds and no dates. The page shows the clocks beside it.
+The same params give the same bytes (DESIGN 3.11), so the JSON holds no seconds and no dates. The page shows the clocks.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
 
 
 def certificate(
-    claims: list[Claim], trial: RoundTrip, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
+    claims: list[Claim], round_trip: RoundTrip, submission: bytes, data: Data, text: bytes, targets: int, facts: dict
 ) -> dict:
-    """certificate.json. `text` spells the `targets` tokens that were coded; `facts` are added as they are."""
-    fence = trial.compress.fence or {}
+    """certificate.json. `text` spells the `targets` tokens that were coded; `facts` are further entries."""
+    sandbox_report = round_trip.compress.sandbox_report or {}
     return verdict(claims) | {
-        "certified_tokens": targets if trial.decompress.output == text else 0,
+        "certified_tokens": targets if round_trip.decompress.output == text else 0,
         "certified_bytes": len(text),
         "val_tokens": len(data.stream) - 1,
         "claims": [asdict(claim) for claim in claims],
         "command": DECODE.format(size=len(text)),
-        **digests(submission, trial.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
-        "isolation": {"network": fence.get("network"), "files": fence.get("files")},
+        **digests(submission, round_trip.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
+        "isolation": {"network": sandbox_report.get("network"), "files": sandbox_report.get("files")},
         "arithmetic": arithmetic(),
         "device": f"{platform.machine()} CPU, float32",
         "python": platform.python_version(),
@@ -49,7 +49,7 @@ def certificate(
 
 
 def digests(submission: bytes, coded: bytes, val_text: bytes, val_tokens: bytes) -> dict[str, str]:
-    """SHA-256 of everything a verifier may hold in hand. `val_tokens`: little-endian uint16, the first BOS with them."""
+    """SHA-256 of every file that a verifier may have. `val_tokens`: little-endian uint16, the first BOS included."""
     with zipfile.ZipFile(io.BytesIO(submission)) as archive:
         code, model = b"".join(map(archive.read, CODE)), archive.read(WEIGHTS)
     contents = {
@@ -64,7 +64,7 @@ def digests(submission: bytes, coded: bytes, val_text: bytes, val_tokens: bytes)
 
 
 def verdict(claims: list[Claim]) -> dict:
-    """legal, the four conditions, and the reasons where it is not."""
+    """Whether the score is legal, the four conditions, and the reason for each claim that fails."""
     return {
         "legal": all(claim.passed for claim in claims),
         "conditions": {name: all(c.passed for c in claims if c.condition == name) for name in CONDITIONS},
@@ -73,7 +73,7 @@ def verdict(claims: list[Claim]) -> dict:
 
 
 def page(certificate: dict, clocks: list[Clock]) -> str:
-    """certificate.md of a certificate.json (`claims` as dictionaries) and the clocks."""
+    """certificate.md, from the content of certificate.json and the clocks."""
     blocks = [
         "# Certificate",
         headline(certificate),
@@ -85,23 +85,23 @@ def page(certificate: dict, clocks: list[Clock]) -> str:
             [[c["condition"], c["claim"], c["how"], c["amount"], yes(c["passed"]), c["result"]] for c in certificate["claims"]],
         ),
         "## Clocks",
-        "Seconds, each on its own clock; what counts for which limit is in the middle.",
+        "Seconds of each part. The middle column names the limit that the part counts toward.",
         table(["clock", "counts for", "seconds"], [[clock.name, clock.part or "—", shown(clock)] for clock in clocks], (2,)),
-        "## See for yourself",
-        "The file that was proved, the text as it was compressed, and the whole validation text lie side by side. This decodes "
-        "the text again and compares it; no line of the repository is used:",
+        "## Check it yourself",
+        "The submission, the compressed text and the whole validation text are in one folder. This command decodes the text "
+        "again and compares it, without any code of the repository:",
         f"```sh\n{certificate['command']}\n```",
-        f"It must be the same arithmetic: {certificate['arithmetic']}. The submission's SHA-256 is "
+        f"Decoding needs the same arithmetic: {certificate['arithmetic']}. The submission's SHA-256 is "
         f"`{certificate['submission_sha256']}`.\n",
     ]
     return "\n\n".join(blocks)
 
 
 def headline(certificate: dict) -> str:
-    """Legal or not, and why."""
+    """Whether the score is legal, and if not, why."""
     if certificate["legal"]:
         proved, whole = certificate["certified_tokens"], certificate["val_tokens"]
-        beyond = " Scores beyond are possible; `certify.tokens: all` proves them too." if proved < whole else ""
+        beyond = " The other scores are not proved; `certify.tokens: all` proves them too." if proved < whole else ""
         return (
             f"**Legal**: all {len(certificate['claims'])} claims hold; {proved:,} of {whole:,} validation tokens were coded "
             f"and decoded bit for bit.{beyond}"

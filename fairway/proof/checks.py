@@ -1,6 +1,6 @@
-"""From evidence to claims, in three groups: what the coded text shows, what the real scorer shows, what the files show.
+"""Measurements and the claims made from them, in three groups: the coded text, the real scorer, the files.
 
-What cannot be had, because the submission failed or scores are missing, makes its claims fail; it is no error.
+A measurement that cannot be taken, because the submission failed or scores are missing, fails its claims; nothing is raised.
 """
 
 import math
@@ -26,7 +26,7 @@ PROVED = "eval_ngram"  # the stage whose scores are those of the submission
 
 
 class Data(NamedTuple):
-    """The validation set, as tokens and as documents, and the rows of every score file of it by stage."""
+    """The validation set, as tokens and as documents, and the rows of each stage's score file."""
 
     tokenizer: Tokenizer
     stream: np.ndarray  # uint16, the first is BOS
@@ -41,31 +41,31 @@ class Data(NamedTuple):
         return {stage: table[name] for stage, table in self.rows.items()}
 
 
-def measured(trial: RoundTrip, submission: bytes, tokens: np.ndarray) -> Coded | str:
-    """The compressed text of these tokens, or why there is none."""
+def measure_coded(round_trip: RoundTrip, submission: bytes, tokens: np.ndarray) -> Coded | str:
+    """The measured compressed text of these tokens, or why it cannot be measured."""
     try:
-        return trial.compress.failure or measure(trial.compress.output, submission, tokens, arithmetic())
+        return round_trip.compress.failure or measure(round_trip.compress.output, submission, tokens, arithmetic())
     except InputError as error:
         return str(error)
 
 
-def shown_by_coding(trial: RoundTrip, coded: Coded | str, text: bytes, targets: int, data: Data) -> list[Claim]:
-    """`text` spells the first `targets` tokens after BOS, `coded` is what was `measured` of them."""
-    positions = trial.compress.number("normalised_positions")
+def coding_claims(round_trip: RoundTrip, coded: Coded | str, text: bytes, targets: int, data: Data) -> list[Claim]:
+    """Claims about the round trip. `text` spells the first `targets` tokens after BOS; `coded` comes from `measure_coded`."""
+    positions = round_trip.compress.number("normalised_positions")
     return [
-        claims.round_trip(text, trial),
-        claims.fenced(trial),
+        claims.comes_back(text, round_trip),
+        claims.sandboxed(round_trip),
         claims.coded_bits(coded, targets, data.rows[PROVED]["nats"][:targets]),
         claims.normalised(
-            trial.compress.number("worst_sum"),
+            round_trip.compress.number("worst_sum"),
             0 if math.isnan(positions) else int(positions),
             math.ceil(targets / SAMPLED),
         ),
     ]
 
 
-def shown_by_scoring(weights: bytes, settings: Settings, data: Data, config: Certify) -> list[Claim]:
-    """`weights`: model.fwy of the submission. The scorer is shown the beginning of the stream only, and told its length."""
+def scoring_claims(weights: bytes, settings: Settings, data: Data, config: Certify) -> list[Claim]:
+    """Claims from running the real scorer on the first `causality_tokens` tokens. `weights`: the submission's model.fwy."""
     model, starts = model_from(weights), word_starts(data.tokenizer.pieces)
     tokens, targets = data.stream[: config.causality_tokens + 1], len(data.stream) - 1
     scores = causality.scored_nats(model, settings, starts, tokens, targets)
@@ -76,8 +76,8 @@ def shown_by_scoring(weights: bytes, settings: Settings, data: Data, config: Cer
     ]
 
 
-def shown_by_files(data: Data, splits: dict[str, np.ndarray | Shards], ledgers: list[dict], val_documents: int) -> list[Claim]:
-    """`splits`: the tokens of train, holdout and val; `ledgers`: of the stages that learned."""
+def file_claims(data: Data, splits: dict[str, np.ndarray | Shards], ledgers: list[dict], val_documents: int) -> list[Claim]:
+    """Claims from the files. `splits`: tokens of train, holdout and val; `ledgers`: those of the stages that train."""
     table, pieces = table_bytes(data.tokenizer), data.tokenizer.pieces
     lengths = np.array([len(piece) * (token != data.tokenizer.bos) for token, piece in enumerate(pieces)])
     found = {name: overlap.digests(tokens, data.tokenizer.bos) for name, tokens in splits.items()}

@@ -1,9 +1,9 @@
-"""What a certificate claims of the predictor and of its proof, each a pure function of evidence that somebody else gathered.
+"""The certificate's claims about the predictor and its proof, each a pure function of measurements that checks.py takes.
 
-A claim says to which condition it belongs, what was checked, how, on how much, whether it holds and with which result; where
-it fails, the result says why. The conditions are the challenge's four (its issue #1017), the proof by decoding, and the
-rules, whose claims are in rules.py. The round trip shows that a decoder needs nothing but the artifact; the others that the
-score reported is what was coded.
+A claim names its condition, what was checked, how, on how much, whether it holds, and the result; if it fails, the result
+says why. The conditions are the challenge's four (its issue #1017), the proof by decoding, and the rules, whose claims are
+in rules.py. The round trip shows that a decoder needs nothing but the artifact; the other claims show that the reported
+score is what was coded.
 """
 
 import math
@@ -19,9 +19,9 @@ CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS = "causal", "normalised", "score be
 CONDITIONS = (CAUSAL, NORMALISED, SCORE_FIRST, SINGLE_PASS)
 PROOF, RULES = "proof", "rules"
 
-CODED_TOLERANCE = 1e-3  # of the scored bits; a range coder ends on whole 32-bit words, at most two of them to spare
-BITS_TO_SPARE = 64  # a block
-NORMALISATION_TOLERANCE = 1e-6  # of a sum, and of the nats of a certain token
+CODED_TOLERANCE = 1e-3  # relative to the scored bits
+PADDING_BITS = 64  # per block: a range coder ends on a whole 32-bit word and needs at most two words more than the scored bits
+NORMALISATION_TOLERANCE = 1e-6  # of a sum of probabilities, and of −ln p of a token with probability 1
 CAUSALITY_TOLERANCE = 1e-5  # nats
 REPRODUCTION_TOLERANCE = 1e-4  # nats
 
@@ -36,10 +36,10 @@ class Claim:
     result: str
 
 
-def round_trip(text: bytes, trial: RoundTrip) -> Claim:
-    decoded = trial.decompress.output
-    if trial.failure:
-        result = trial.failure
+def comes_back(text: bytes, round_trip: RoundTrip) -> Claim:
+    decoded = round_trip.decompress.output
+    if round_trip.failure:
+        result = round_trip.failure
     elif text == decoded:
         result = "identical"
     else:
@@ -50,32 +50,33 @@ def round_trip(text: bytes, trial: RoundTrip) -> Claim:
     return Claim(PROOF, "the text comes back, bit for bit", how, f"{len(text):,} bytes", result == "identical", result)
 
 
-def fenced(trial: RoundTrip) -> Claim:
-    """It reads nothing but its artifact: neither network nor files, and none of the repository's packages."""
+def sandboxed(round_trip: RoundTrip) -> Claim:
+    """The submission asked for nothing but its artifact: no network, no other files, none of the repository's packages."""
     wrong = []
-    for command, run in zip(COMMANDS, trial, strict=True):
-        if run.fence is None:
-            wrong.append(f"{command} left no word of what it did" if run.seconds else f"{command} never ran")
+    for command, run in zip(COMMANDS, round_trip, strict=True):
+        if run.sandbox_report is None:
+            wrong.append(f"{command} left no sandbox report" if run.seconds else f"{command} never ran")
         else:
-            wrong += [f"{command} tried to {what}" for what in run.fence["refused"]]
-            wrong += [f"{name} can be imported from outside the submission" for name in run.fence["importable"]]
+            wrong += [f"{command} tried to {what}" for what in run.sandbox_report["refused"]]
+            wrong += [f"{name} can be imported from outside the submission" for name in run.sandbox_report["importable"]]
     if wrong:
         result = "; ".join(dict.fromkeys(wrong))
     else:
-        result = f"nothing was refused (network: {trial.compress.fence['network']}; files: {trial.compress.fence['files']})"
+        report = round_trip.compress.sandbox_report
+        result = f"nothing was refused (network: {report['network']}; files: {report['files']})"
     how = "network, other processes and all files but its own, the libraries' and the system's are refused"
-    return Claim(PROOF, "it reads nothing but its artifact", how, f"{len(trial)} processes", not wrong, result)
+    return Claim(PROOF, "it reads nothing but its artifact", how, f"{len(round_trip)} processes", not wrong, result)
 
 
 def coded_bits(coded: Coded | str, tokens: int, nats: np.ndarray) -> Claim:
-    """`coded`: the compressed text as measured, or why it cannot be; `nats`: the reported scores of the `tokens` coded."""
+    """`coded`: the measured compressed text, or why it cannot be measured; `nats`: reported scores of the `tokens` coded."""
     claim = "the reported score is what the text costs"
     how, amount = "length of the compressed text against the sum of the reported scores", f"{tokens:,} tokens"
     if isinstance(coded, str):
         return Claim(SINGLE_PASS, claim, how, amount, False, coded)
     scored = float(np.sum(nats, dtype=np.float64)) / math.log(2)
     bits = 8 * coded.payload_bytes
-    close = math.isfinite(scored) and abs(bits - scored) <= CODED_TOLERANCE * scored + BITS_TO_SPARE * coded.blocks
+    close = math.isfinite(scored) and abs(bits - scored) <= CODED_TOLERANCE * scored + PADDING_BITS * coded.blocks
     percent = f"{100 * (bits / scored - 1):+.4f} %" if scored else "nothing scored"
     result = f"{bits:,} bits coded, {scored:,.0f} scored: {percent}"
     if not coded.tokens == len(nats) == tokens:
@@ -86,10 +87,10 @@ def coded_bits(coded: Coded | str, tokens: int, nats: np.ndarray) -> Claim:
 def normalised(worst_sum: float, positions: int, expected: int = 1) -> Claim:
     """`worst_sum`: of the sums of the predictor's probabilities over the whole vocabulary, the one furthest from 1.
 
-    They were taken at so many positions, of those that were `expected`.
+    Sums were taken at `positions` positions; the claim fails if these are fewer than `expected`.
     """
     how = "sum of the predictor's probabilities over the whole vocabulary, before tokens that were coded"
-    passed = abs(worst_sum - 1) <= NORMALISATION_TOLERANCE  # false for what is no number
+    passed = abs(worst_sum - 1) <= NORMALISATION_TOLERANCE  # False for NaN
     result = f"|sum − 1| ≤ {abs(worst_sum - 1):.1e}" if passed else f"a sum is {worst_sum:.6g}"
     if positions < expected:
         passed, result = False, f"summed at {positions:,} positions, expected {expected:,}"
@@ -97,7 +98,7 @@ def normalised(worst_sum: float, positions: int, expected: int = 1) -> Claim:
 
 
 def probabilities(scored: dict[str, np.ndarray]) -> Claim:
-    """`scored`: the nats of each score file."""
+    """`scored`: the column `nats` of each score file."""
     wrong = []
     for name, nats in scored.items():
         bad = np.flatnonzero(~((nats >= -NORMALISATION_TOLERANCE) & np.isfinite(nats)))
@@ -109,7 +110,7 @@ def probabilities(scored: dict[str, np.ndarray]) -> Claim:
 
 
 def causal(changes: list[Change], tokens: int) -> Claim:
-    worst = max(changes, key=lambda change: np.nan_to_num(change.nats, nan=np.inf))  # what is no number is worst of all
+    worst = max(changes, key=lambda change: np.nan_to_num(change.nats, nan=np.inf))  # NaN counts as the largest change
     passed = worst.nats <= CAUSALITY_TOLERANCE
     result = f"earlier scores move by at most {worst.nats:.1e} nats ({worst.kind} at position {worst.position:,})"
     places = sum(change.kind == FLIP for change in changes)
@@ -118,19 +119,19 @@ def causal(changes: list[Change], tokens: int) -> Claim:
 
 
 def reproduced(reported: Scores, scored: Scores) -> Claim:
-    """`scored`: by the real scorer, which was shown so much of the text only; `reported`: the whole score files' nats."""
+    """`scored`: nats from the real scorer, which saw only the beginning of the text; `reported`: those of the score files."""
     wrong, furthest = [], 0.0
     for name, nats in scored.items():
-        there = reported[name][: len(nats)].astype(np.float64)
-        if len(there) < len(nats):
-            wrong.append(f"{name}: {len(there):,} rows, expected at least {len(nats):,}")
+        rows = reported[name][: len(nats)].astype(np.float64)
+        if len(rows) < len(nats):
+            wrong.append(f"{name}: {len(rows):,} rows, expected at least {len(nats):,}")
             continue
-        apart = np.abs(there - nats)
-        furthest = max(furthest, float(apart.max()))
-        bad = np.flatnonzero(~(apart <= REPRODUCTION_TOLERANCE))
+        differences = np.abs(rows - nats)
+        furthest = max(furthest, float(differences.max()))
+        bad = np.flatnonzero(~(differences <= REPRODUCTION_TOLERANCE))
         if len(bad):
             where = int(bad[0])
-            wrong.append(f"{name}: token {where:,} is reported with {there[where]:.6g} nats, scored with {nats[where]:.6g}")
+            wrong.append(f"{name}: token {where:,} is reported with {rows[where]:.6g} nats, scored with {nats[where]:.6g}")
     result = "; ".join(wrong) or f"every token within {furthest:.1e} nats"
     how = f"the real scorer, once, on the beginning of the text alone, against the rows of {', '.join(scored)}"
     amount = f"{max(map(len, scored.values())):,} tokens"
@@ -146,11 +147,11 @@ def scored_once(stream: np.ndarray, scored: dict[str, np.ndarray]) -> Claim:
 
 
 def unexposed(ledgers: list[dict]) -> Claim:
-    """Score before update: nobody learned from a validation token before it was scored (DESIGN 3.7)."""
-    guilty = [ledger for ledger in ledgers if ledger["val_tokens_before_scoring"]]
-    words = [
-        f"{ledger['stage']} learned from {ledger['val_tokens_before_scoring']:,} validation tokens first" for ledger in guilty
+    """Score before update: no stage learned from a validation token before it was scored (DESIGN 3.7)."""
+    exposed = [ledger for ledger in ledgers if ledger["val_tokens_before_scoring"]]
+    reasons = [
+        f"{ledger['stage']} learned from {ledger['val_tokens_before_scoring']:,} validation tokens first" for ledger in exposed
     ]
     how = f"exposure ledgers of {', '.join(ledger['stage'] for ledger in ledgers)}: the stages' own word"
-    result = "; ".join(words) or "no validation token was learned from before it was scored"
-    return Claim(SCORE_FIRST, "score before update", how, f"{len(ledgers)} stages", not guilty, result)
+    result = "; ".join(reasons) or "no validation token was learned from before it was scored"
+    return Claim(SCORE_FIRST, "score before update", how, f"{len(ledgers)} stages", not exposed, result)

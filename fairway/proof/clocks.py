@@ -1,18 +1,18 @@
-"""How long each part took, each on its own clock: nothing is left off the clock by being done between two stages.
+"""The seconds that each part of the pipeline took, and the limit that each counts toward.
 
-The clocks are those of reports/*/timing.json, which differ from run to run; so they are shown in certificate.md, and in
-certificate.json only where a limit is not kept. Which of them count: training is all that has seen training text,
-evaluation all that happens from the artifact to the scores (challenge's #677).
+They come from reports/*/timing.json and differ between runs, so certificate.md shows them, and certificate.json only when a
+limit is exceeded. Training is every part that reads training text; evaluation is every part from the artifact to the
+scores (challenge's #677). Every part has a clock, so no work goes uncounted between stages.
 """
 
 from typing import NamedTuple
 
-Timings = dict[str, dict[str, float]]  # contents of timing.json by stage; none where it is missing
+Timings = dict[str, dict[str, float]]  # contents of timing.json by stage; a stage without the file is absent
 
 
 class Clock(NamedTuple):
     name: str
-    part: str  # "train", "eval", or "" where neither limit counts it
+    part: str  # "train", "eval", or "" if it counts toward neither limit
     seconds: float | None  # None: unknown
 
 
@@ -42,5 +42,5 @@ def missing(clocks: list[Clock]) -> list[str]:
 
 
 def total(clocks: list[Clock]) -> float:
-    """Seconds on the clocks that are known."""
+    """Sum of the known seconds."""
     return sum(clock.seconds or 0.0 for clock in clocks)

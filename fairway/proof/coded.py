@@ -1,7 +1,7 @@
-"""The compressed text, measured by its own bytes: a submission may say what it likes of its size.
+"""Measure the compressed text from its own bytes, without trusting the submission's report of its size.
 
-Reads the format of fairway/submission/text.py without using its code. Everything in the file but the payload (artifact,
-arithmetic, numbers, checksums) is known beforehand and must match to the byte: no text can hide where a decoder reads it.
+Reads the format of fairway/submission/text.py without using its code. Everything but the payload (artifact, arithmetic,
+counts, checksums) is known in advance and must match byte for byte, so no text can be hidden there for the decoder.
 """
 
 import hashlib
@@ -25,32 +25,32 @@ class Coded(NamedTuple):
 
 
 def measure(content: bytes, submission: bytes, tokens: np.ndarray, arithmetic: str) -> Coded:
-    """What a compressed file of these tokens, made by this submission, holds.
+    """The size of the payload in a compressed file of these tokens, made by this submission.
 
-    Raises InputError, one sentence, where any byte but those of payload is another than it must be.
+    Raises InputError if any byte outside the payload differs from the expected one.
     """
     name = arithmetic.encode()
     header = HEADER.pack(MAGIC, VERSION, hashlib.sha256(submission).digest()[:8], len(tokens), len(name)) + name
-    place = _past(content, 0, header + CHECKSUM.pack(zlib.crc32(header)), "header")
+    offset = _after(content, 0, header + CHECKSUM.pack(zlib.crc32(header)), "header")
     starts, payload_bytes = range(0, len(tokens), BLOCK_TOKENS), 0
     for number, start in enumerate(starts, 1):
         part = tokens[start : start + BLOCK_TOKENS].astype("<u2").tobytes()
-        first = place + BLOCK.size
-        payload = content[first : first + int.from_bytes(content[place + 4 : place + 8], "little")]
-        known = BLOCK.pack(len(part) // 2, len(payload), zlib.crc32(payload), zlib.crc32(part))
-        place = _past(content, place, known, f"header of block {number}") + len(payload)
+        first = offset + BLOCK.size
+        payload = content[first : first + int.from_bytes(content[offset + 4 : offset + 8], "little")]
+        expected = BLOCK.pack(len(part) // 2, len(payload), zlib.crc32(payload), zlib.crc32(part))
+        offset = _after(content, offset, expected, f"header of block {number}") + len(payload)
         payload_bytes += len(payload)
-    if place != len(content):
-        raise InputError(f"the compressed text has {len(content):,} bytes, its blocks end at {place:,}")
+    if offset != len(content):
+        raise InputError(f"the compressed text has {len(content):,} bytes, its blocks end at {offset:,}")
     return Coded(len(tokens), len(starts), payload_bytes)
 
 
-def _past(content: bytes, place: int, known: bytes, what: str) -> int:
-    """Where the known bytes end that must begin at `place`."""
-    found = content[place : place + len(known)]
-    if found != known:
-        differing = (index for index, (a, b) in enumerate(zip(found, known, strict=False)) if a != b)
+def _after(content: bytes, offset: int, expected: bytes, what: str) -> int:
+    """The offset after the expected bytes, which must begin at `offset`."""
+    found = content[offset : offset + len(expected)]
+    if found != expected:
+        differing = (index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
         raise InputError(
-            f"the {what} of the compressed text is not what it must be, from byte {place + next(differing, len(found)):,} on"
+            f"the {what} of the compressed text is not what it must be, from byte {offset + next(differing, len(found)):,} on"
         )
-    return place + len(known)
+    return offset + len(expected)

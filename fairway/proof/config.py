@@ -1,4 +1,4 @@
-"""The section `certify`: how much is proved, and what a score must keep to."""
+"""The section `certify`: how many tokens are coded, and the limits that a score must keep."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from fairway.errors import InputError
 
 @dataclass(frozen=True)
 class Certify:
-    """`tokens` is a whole number or "all", which no limit of pydantic's says: it is checked here, also where it is missing."""
+    """`tokens` is a whole number or "all", which pydantic's bounds cannot express; `__post_init__` checks it."""
 
     tokens: Any = bounded(default=None)  # noqa: RUF009
     causality_tokens: int = bounded(ge=2)
@@ -24,5 +24,5 @@ class Certify:
             raise InputError(f'certify.tokens is {found}; expected a whole number at least 1, or "all"')
 
     def wanted(self, targets: int) -> int:
-        """How many tokens to code of a validation text that has so many."""
+        """How many tokens to code of a validation text of `targets` tokens."""
         return targets if self.tokens == "all" else min(self.tokens, targets)

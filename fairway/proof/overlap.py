@@ -1,7 +1,7 @@
-"""Documents that stand in more than one split, or twice in one: by digests of their tokens, straight from the shards.
+"""Documents that are in more than one split, or twice in one, found by digests of their tokens in the shards.
 
-Eight bytes a document in memory, whatever the corpus weighs. The manifest of `tokenize` is not asked: shards that were
-made elsewhere overlapped by 40,000 of 50,000 documents, and their own papers did not say so (the challenge's #2127).
+Memory is eight bytes per document. The manifest of `tokenize` is not trusted: ready-made shards of the challenge shared
+40,000 of 50,000 documents although their manifest did not say so (#2127).
 """
 
 import hashlib
@@ -13,21 +13,21 @@ from fairway.text.shards import Shards, documents
 
 
 def digests(tokens: np.ndarray | Shards, bos: int) -> np.ndarray:
-    """uint64 (documents,) of a stream; a document without tokens has none."""
+    """uint64 (documents,): one digest per document of a stream; an empty document has none."""
     return np.fromiter(_digests(documents(tokens, bos), bos), np.uint64)
 
 
 def _digests(parts: Iterable[np.ndarray], bos: int) -> Iterator[int]:
     for part in parts:
-        text = part[part != bos]  # one BOS at most, in front
+        text = part[part != bos]  # at most one BOS, at the start
         if len(text):
             yield int.from_bytes(hashlib.blake2b(text.tobytes(), digest_size=8).digest(), "little")
 
 
 def repeats(splits: dict[str, np.ndarray]) -> dict[str, int]:
-    """Documents found twice, by a name for where: those of a later split that an earlier one has too, those of the last twice.
+    """The number of repeated documents, by place: "val and train" for two splits, "val twice" within the last split.
 
-    `splits`: digests of each, the validation split last.
+    `splits`: the digests of each split, the validation split last.
     """
     names = list(splits)
     found = {}

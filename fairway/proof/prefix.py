@@ -1,4 +1,4 @@
-"""A piece of the validation stream that can be coded as text: cut where cutting cannot change the tokens before."""
+"""The beginning of the validation stream that is coded as text, cut where the cut cannot change the tokens before it."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from fairway.text.tokenizer import Tokenizer
 
 
 def cut(tokens: np.ndarray, tokenizer: Tokenizer, wanted: int) -> tuple[np.ndarray, bytes]:
-    """The first tokens, at most `wanted` after BOS, and the text they spell, which encodes to just these tokens.
+    """The first tokens, at most `wanted` after BOS, and the text that they spell, which encodes to exactly these tokens.
 
-    BPE pieces do not cross a space, so before a token that begins with one (or a BOS) the text can be cut.
-    Raises InputError when there is no such place.
+    BPE pieces do not cross a space, so the text can be cut before a token that begins with a space, or before a BOS.
+    Raises InputError if there is no such place.
     """
     stream = tokens[: wanted + 2]
     for end in range(min(wanted + 1, len(tokens)), 1, -1):

@@ -1,7 +1,7 @@
-"""The submission on trial: it codes a text and decodes it again, each in a fresh process behind the fence of sandbox.py.
+"""The round trip: the submission compresses a text and decompresses it, each in a fresh process in the sandbox of sandbox.py.
 
-The decoder's folder holds the submission and the compressed text only: not the text, nor anything the coder left behind.
-Nothing that goes wrong here is an error: that a submission fails is what the certificate has to say.
+The decoder's folder holds the submission and the compressed text only; it has neither the text nor anything that the encoder
+left behind. A submission that fails raises nothing here: the failure is what the certificate reports.
 """
 
 import contextlib
@@ -18,27 +18,27 @@ from typing import NamedTuple
 
 from fairway.proof import sandbox
 
-PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH")  # of the environment
+INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH")  # environment variables that the submission gets
 COMMANDS = ("compress", "decompress")
 
 
 class Run(NamedTuple):
     """One process."""
 
-    output: bytes | None  # the file it was asked for
-    report: dict  # what it says of its work
-    fence: dict | None  # what sandbox.py says of it; None where the process ended before it could
-    failure: str  # why it failed, "" where it did not
+    output: bytes | None  # the file it was asked to write
+    report: dict  # the JSON object that it printed
+    sandbox_report: dict | None  # what sandbox.py wrote; None if the process ended before that
+    failure: str  # why it failed, "" if it did not
     seconds: float
 
     def number(self, name: str) -> float:
-        """A number of the report; NaN where it has none of that name."""
+        """A number of the report; NaN if the report has none of that name."""
         value = self.report.get(name)
         return float(value) if type(value) in (int, float) else math.nan
 
 
 class RoundTrip(NamedTuple):
-    """Both directions. What never ran has no output and fails for the reason of what came before."""
+    """Both directions. If compress fails, decompress never runs: it has no output and the same failure."""
 
     compress: Run
     decompress: Run
@@ -57,32 +57,33 @@ def run(submission: bytes, text: bytes) -> RoundTrip:
 
 def run_in_sandbox(submission: bytes, command: str, given: bytes) -> Run:
     """Run `submission.pyz command given made` in a folder of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, papers = Path(place, "folder"), Path(place, "fence.json")
+    with tempfile.TemporaryDirectory() as parent:
+        folder, report_path = Path(parent, "folder"), Path(parent, "sandbox.json")
         folder.mkdir()
         (folder / "submission.pyz").write_bytes(submission)
         (folder / "given").write_bytes(given)
         start = time.monotonic()
-        status, said, last = spoken([str(papers), "submission.pyz", command, "given", "made"], folder)
+        status, printed, last = run_process([str(report_path), "submission.pyz", command, "given", "made"], folder)
         seconds = time.monotonic() - start
-        report, fence = read_object(said), read_object(papers.read_text(encoding="utf-8")) if papers.exists() else {}
+        report = read_object(printed)
+        sandbox_report = read_object(report_path.read_text(encoding="utf-8")) if report_path.exists() else {}
         made = folder / "made"
         output = made.read_bytes() if made.is_file() and not made.is_symlink() else None
     failure = f"{command} failed with status {status}: {last}" if status else ""
     if not failure and (output is None or not report):
-        failure = f"{command} ended well, but wrote no {'report' if output is not None else 'file'}"
-    return Run(output, report, fence or None, failure, seconds)
+        failure = f"{command} exited with status 0 but wrote no {'report' if output is not None else 'file'}"
+    return Run(output, report, sandbox_report or None, failure, seconds)
 
 
-def spoken(arguments: list[str], folder: Path) -> tuple[int, str, str]:
-    """Exit status, standard output, and the last line on standard error, all of which is passed on."""
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+def run_process(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """Exit status, standard output, and the last line of standard error, which is also passed on line by line."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment |= {"HOME": str(folder), "USER": "submission", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-I", sandbox.__file__, *arguments]
-    last = deque(["it said nothing"], maxlen=1)
+    last = deque(["no message on standard error"], maxlen=1)
     with tempfile.TemporaryFile() as out:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, cwd=folder, env=environment, text=True, errors="replace", **streams) as process:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=folder, env=environment, text=True, errors="replace", **pipes) as process:
             for line in process.stderr:
                 print(line, end="", file=sys.stderr, flush=True)
                 last.append(line.strip() or last[0])
@@ -91,7 +92,7 @@ def spoken(arguments: list[str], folder: Path) -> tuple[int, str, str]:
 
 
 def read_object(text: str) -> dict:
-    """The last line as a JSON object; empty where it is none."""
+    """The last line parsed as a JSON object; {} if it is none."""
     with contextlib.suppress(ValueError, IndexError):
         content = json.loads(text.strip().splitlines()[-1])
         return content if isinstance(content, dict) else {}

@@ -1,6 +1,6 @@
-"""What a certificate claims of data, bytes and time: the challenge's rules beside its four conditions.
+"""The certificate's claims about data, bytes and time: the challenge's rules other than its four conditions.
 
-Pure functions of evidence, as in claims.py.
+Pure functions of measurements, as in claims.py.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ MEBIBYTES = 16 * 2**20
 
 
 def complete(decoded: bytes, documents: list[str], expected: int) -> Claim:
-    """`decoded`: the whole validation stream as text, documents joined by NUL. `expected` documents; 0: any number."""
+    """`decoded`: the whole validation stream as text, documents joined by NUL; `expected`: how many documents, 0 for any."""
     passed, result = decoded == "\0".join(documents).encode(), "identical"
     if not passed:
         result = "the tokens spell another text than the documents"
@@ -24,7 +24,7 @@ def complete(decoded: bytes, documents: list[str], expected: int) -> Claim:
 
 
 def bytes_of_tokens(stream: np.ndarray, counted: dict[str, np.ndarray], pieces: list[bytes], lengths: np.ndarray) -> Claim:
-    """`counted`: the bytes column of each score file; `lengths` (V,): what each of the `pieces` spells, BOS nothing."""
+    """`counted`: the column `bytes` of each score file; `lengths` (V,): bytes that each of the `pieces` spells, 0 for BOS."""
     expected, wrong = lengths[stream[1:]], []
     for name, found in counted.items():
         rows = min(len(found), len(expected))
@@ -41,9 +41,9 @@ def bytes_of_tokens(stream: np.ndarray, counted: dict[str, np.ndarray], pieces: 
 
 
 def bytes_of_text(documents: list[str], counted: dict[str, int], table_bytes: int) -> Claim:
-    """The denominator: UTF-8 bytes of the documents, of which a NUL within them, a BOS to the tokenizer, is none.
+    """The denominator of bits per byte: UTF-8 bytes of the documents. A NUL inside one is a BOS token and counts 0 bytes.
 
-    `counted`: the bytes in each score file; `table_bytes` is the challenge's own count of the same tokens.
+    `counted`: total bytes in each score file; `table_bytes`: the challenge's own count of the same tokens.
     """
     parts = "\0".join(documents).split("\0")
     true = sum(len(part.encode()) for part in parts)
@@ -67,7 +67,7 @@ def disjoint(repeats: dict[str, int], documents: dict[str, int]) -> Claim:
 
 
 def within_budget(artifact_bytes: int, budget_bytes: int) -> Claim:
-    """Of the user's own budget and of the challenge's."""
+    """The smaller of the user's budget and the challenge's."""
     allowed = min(budget_bytes, MOST_BYTES)
     result = f"{artifact_bytes:,} of {allowed:,} bytes"
     if MOST_BYTES < artifact_bytes <= MEBIBYTES:
@@ -77,10 +77,10 @@ def within_budget(artifact_bytes: int, budget_bytes: int) -> Claim:
 
 
 def within_time(part: str, clocks: list[Clock], seconds: int) -> Claim:
-    """`part`: train or eval, whose clocks are added up; `seconds`: what certify allows, 0 anything.
+    """`part`: train or eval, whose clocks are added up; `seconds`: the limit that certify sets, 0 for none.
 
-    A clock that cannot be read proves nothing, so without it a limit is not kept. Seconds differ from run to run and the
-    certificate must not: they are in its result only where they are too many.
+    If a clock cannot be read, the claim fails. Seconds differ between runs and the certificate must not, so the result
+    states them only when the limit is exceeded.
     """
     counted = [clock for clock in clocks if clock.part == part]
     unknown, spent, key = missing(counted), total(counted), f"certify.{part}_seconds"

@@ -1,10 +1,10 @@
-"""A fence around one run of a submission: no network, no other process, no file but its own, the libraries' and the system's.
+"""A sandbox around one run of a submission: no network, no other process, no files but its own, libraries' and the system's.
 
-`python -I sandbox.py REPORT submission.pyz compress text coded`, in a folder that holds nothing else. Where Linux permits,
-the kernel keeps the fence: a network namespace of its own, and Landlock for files, which no code of the process can leave.
-An audit hook refuses the same in Python everywhere and writes it into REPORT (JSON): what was refused, and which of our
-packages could be imported. The hook alone does not see C code that opens files itself (`torch.from_file`), nor does it
-hold against code that tampers with the hook through ctypes.
+`python -I sandbox.py REPORT submission.pyz compress text coded`, in a folder that holds nothing else. Where Linux permits it,
+the kernel enforces the sandbox: a network namespace, and Landlock for files; no code in the process can leave either.
+On every platform an audit hook refuses the same accesses in Python and writes REPORT (JSON): what was refused, and which of
+our packages could be imported. The hook alone does not see C code that opens files itself (`torch.from_file`), and code that
+tampers with the hook through ctypes can defeat it.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-OURS = ("fairway", "stages")  # must come from the submission
+OURS = ("fairway", "stages")  # packages that must come from the submission
 LIBRARIES = ("/usr", "/lib", "/lib64", "/etc", "/sys/devices/system")
 FACTS = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/dev/zero", "/dev/random", "/dev/urandom")
 NULL = "/dev/null"
@@ -28,21 +28,21 @@ HARMLESS = ("socket.__new__", "socket.gethostname")
 PROCESSES = ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
 CHANGES = {"os.link": 2, "os.rename": 2, "os.symlink": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-MOST_REFUSED = 20  # that are written down
-# Of linux/sched.h, linux/prctl.h and linux/landlock.h.
+MOST_REFUSED = 20  # lines in the report
+# From linux/sched.h, linux/prctl.h and linux/landlock.h.
 CLONE_NEWUSER, CLONE_NEWNET, PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 38
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, EVERYTHING = 1, 2, 4, 8, (1 << 13) - 1
 
 
 def own_network() -> bool:
-    """A network namespace without any interface that is up; False where the system does not permit it."""
-    library, ways = ctypes.CDLL(None), (CLONE_NEWUSER | CLONE_NEWNET, CLONE_NEWNET)
-    return sys.platform == "linux" and any(library.unshare(flags) == 0 for flags in ways)
+    """Enter a network namespace in which no interface is up; False if the system does not permit it."""
+    library, attempts = ctypes.CDLL(None), (CLONE_NEWUSER | CLONE_NEWNET, CLONE_NEWNET)
+    return sys.platform == "linux" and any(library.unshare(flags) == 0 for flags in attempts)
 
 
 def own_files(readable: Iterable[str], writable: Iterable[str]) -> bool:
-    """Have the kernel refuse all other files from now on (Landlock, of Linux 5.13); False where it cannot."""
+    """Have the kernel refuse all other files from now on (Landlock, Linux 5.13 or newer); False if it cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     handled = struct.pack("<Q", EVERYTHING)
     rules = library.syscall(CREATE_RULESET, handled, len(handled), 0) if sys.platform == "linux" else -1
@@ -51,16 +51,16 @@ def own_files(readable: Iterable[str], writable: Iterable[str]) -> bool:
     reading = EXECUTE | READ_FILE | READ_DIR
     for path, access in [(path, reading) for path in readable] + [(path, EVERYTHING) for path in writable]:
         if Path(path).exists():
-            place = os.open(path, os.O_PATH)
+            descriptor = os.open(path, os.O_PATH)
             allowed = access if Path(path).is_dir() else access & (EXECUTE | WRITE_FILE | READ_FILE)
-            library.syscall(ADD_RULE, rules, PATH_BENEATH, struct.pack("<Qi", allowed, place), 0)
-            os.close(place)
+            library.syscall(ADD_RULE, rules, PATH_BENEATH, struct.pack("<Qi", allowed, descriptor), 0)
+            os.close(descriptor)
     library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return library.syscall(RESTRICT_SELF, rules, 0) == 0
 
 
 class Sandbox:
-    """The audit hook. `file` takes the report, rewritten with each refusal, so that no way out of the process skips it."""
+    """The audit hook. It rewrites the report in `file` at each refusal, so the report is there however the process ends."""
 
     def __init__(self, readable: Iterable[str], writable: Iterable[str], file: TextIO, report: dict):
         self.writable = [os.path.realpath(path) for path in writable]
@@ -89,12 +89,12 @@ class Sandbox:
             words = [str(argument) for argument in arguments if isinstance(argument, str | bytes | tuple | list)]
             self.refuse(event, " ".join(words[:1]))
 
-    def check(self, what: str, path: str | bytes | int, places: list[str]) -> None:
-        """Refuse a path that does not lie in one of the places; a number is a file that is open already."""
+    def check(self, what: str, path: str | bytes | int, allowed: list[str]) -> None:
+        """Refuse a path that is not in one of the allowed places; an integer is a file that is open already."""
         if isinstance(path, int):
             return
         real = os.path.realpath(os.fsdecode(path))
-        if not any(real == place or real.startswith(place + os.sep) for place in places):
+        if not any(real == place or real.startswith(place + os.sep) for place in allowed):
             self.refuse(what, real)
 
     def refuse(self, what: str, about: str) -> None:
@@ -106,12 +106,12 @@ class Sandbox:
 
 
 def main(report: str, *arguments: str) -> None:
-    """Raise the fence and run a zip application with its arguments; `report` lies outside the folder."""
+    """Enter the sandbox and run a zip application with its arguments; `report` lies outside the folder."""
     folder = os.environ["TMPDIR"] = str(Path.cwd())
-    sys.dont_write_bytecode = True  # libraries are read only
+    sys.dont_write_bytecode = True  # libraries are read-only
     importable = [name for name in OURS if importlib.util.find_spec(name)]
     libraries = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *LIBRARIES]
-    readable, writable = [*libraries, *FACTS, __file__], [folder, NULL]  # torch reads the source of whoever imports it
+    readable, writable = [*libraries, *FACTS, __file__], [folder, NULL]  # torch reads the source of the module that imports it
     with Path(report).open("w", encoding="utf-8") as file:
         network = "namespace of its own" if own_network() else "sockets refused"
         files = "Landlock and audit hook" if own_files(readable, writable) else "audit hook"

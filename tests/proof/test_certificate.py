@@ -62,7 +62,7 @@ def test_digests_are_of_the_bytes_that_a_verifier_has():
 def test_a_legal_page():
     page = flat(certificate.page(content(), CLOCKS))
     assert (
-        "**Legal**: all 12 claims hold; 9,998 of 161,300 validation tokens were coded and decoded bit for bit. Scores beyond"
+        "**Legal**: all 12 claims hold; 9,998 of 161,300 validation tokens were coded and decoded bit for bit. The other"
         in page
     )
     whole = certificate.page(content() | {"certified_tokens": 161_300}, CLOCKS)

@@ -17,7 +17,7 @@ TEXT = "Fellow citizens — of the Senate".encode()
 STREAM = np.array([1, 20, 30, 20, 1, 40, 50], dtype=np.uint16)  # BOS first; six targets
 NATS = np.full(8000, math.log(2) * 100, dtype=np.float32)  # 800,000 bits, as near as float32 has it
 PAYLOAD = 100_000  # bytes: just these bits
-FENCE = {"network": "namespace of its own", "files": "audit hook", "refused": [], "importable": []}
+REPORT = {"network": "namespace of its own", "files": "audit hook", "refused": [], "importable": []}
 
 
 def ledger(stage: str, exposed: int = 0) -> dict:
@@ -25,8 +25,8 @@ def ledger(stage: str, exposed: int = 0) -> dict:
     return {"stage": stage, "learned_from": split, "tokens": 9000, "val_tokens_before_scoring": exposed}
 
 
-def trial(
-    decoded: bytes | None = TEXT, failure: str = "", compress: dict | None = FENCE, decompress: dict | None = FENCE
+def ran(
+    decoded: bytes | None = TEXT, failure: str = "", compress: dict | None = REPORT, decompress: dict | None = REPORT
 ) -> RoundTrip:
     return RoundTrip(Run(b"coded", {}, compress, "", 1.0), Run(decoded, {}, decompress, failure, 1.0))
 
@@ -36,9 +36,9 @@ def coded(payload: int = PAYLOAD, blocks: int = 1, tokens: int = 8000) -> Coded:
 
 
 def test_a_text_that_comes_back_is_identical():
-    claim = claims.round_trip(TEXT, trial(bytes(bytearray(TEXT))))
+    claim = claims.comes_back(TEXT, ran(bytes(bytearray(TEXT))))
     assert claim.passed and claim.result == "identical" and claim.amount == "33 bytes"
-    assert claim.condition == "proof" and claims.round_trip(b"", trial(b"")).passed
+    assert claim.condition == "proof" and claims.comes_back(b"", ran(b"")).passed
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def test_a_text_that_comes_back_is_identical():
     ids=["changed", "changed at the start", "shortened", "lengthened", "empty"],
 )
 def test_a_text_that_comes_back_otherwise_fails(decoded, result):
-    claim = claims.round_trip(TEXT, trial(decoded))
+    claim = claims.comes_back(TEXT, ran(decoded))
     assert not claim.passed and claim.result == result
 
 
 def test_a_process_that_failed_says_why():
-    claim = claims.round_trip(TEXT, trial(TEXT, "decompress failed with status 1: error: block 3 is damaged"))
+    claim = claims.comes_back(TEXT, ran(TEXT, "decompress failed with status 1: error: block 3 is damaged"))
     assert not claim.passed and claim.result == "decompress failed with status 1: error: block 3 is damaged"
 
 
 def test_a_submission_that_asked_for_nothing():
-    claim = claims.fenced(trial())
+    claim = claims.sandboxed(ran())
     assert claim.passed and claim.amount == "2 processes"
     assert claim.result == "nothing was refused (network: namespace of its own; files: audit hook)"
 
@@ -71,19 +71,19 @@ def test_a_submission_that_asked_for_nothing():
 @pytest.mark.parametrize(
     ("compress", "decompress", "result"),
     [
-        (FENCE, FENCE | {"refused": ["open /a/val.txt"]}, "decompress tried to open /a/val.txt"),
-        (FENCE | {"refused": ["a b", "c d"]}, FENCE, "compress tried to a b; compress tried to c d"),
-        (FENCE | {"importable": ["fairway"]}, FENCE, "fairway can be imported from outside the submission"),
-        (FENCE, None, "decompress left no word of what it did"),
+        (REPORT, REPORT | {"refused": ["open /a/val.txt"]}, "decompress tried to open /a/val.txt"),
+        (REPORT | {"refused": ["a b", "c d"]}, REPORT, "compress tried to a b; compress tried to c d"),
+        (REPORT | {"importable": ["fairway"]}, REPORT, "fairway can be imported from outside the submission"),
+        (REPORT, None, "decompress left no sandbox report"),
     ],
 )
 def test_a_submission_that_asked_for_more_is_named(compress, decompress, result):
-    claim = claims.fenced(trial(compress=compress, decompress=decompress))
+    claim = claims.sandboxed(ran(compress=compress, decompress=decompress))
     assert not claim.passed and claim.result == result
 
 
 def test_a_decoder_that_never_ran_proves_nothing():
-    claim = claims.fenced(trial()._replace(decompress=Run(None, {}, None, "compress failed", 0.0)))
+    claim = claims.sandboxed(ran()._replace(decompress=Run(None, {}, None, "compress failed", 0.0)))
     assert not claim.passed and claim.result == "decompress never ran"
 
 

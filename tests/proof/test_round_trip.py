@@ -1,4 +1,4 @@
-"""A trial with stand-ins in real processes: the honest one passes, and every failure is a result, never an exception."""
+"""A round trip with stand-ins in real processes: the honest one passes, and every failure is a result, never an exception."""
 
 import math
 import zlib
@@ -10,12 +10,12 @@ TEXT = b"Fellow citizens of the Senate\0and of the House. " * 9
 
 
 def test_an_honest_round_trip():
-    trial = run(submission(), TEXT)
-    assert trial.failure == "" and trial.decompress.output == TEXT
-    assert trial.compress.output.endswith(zlib.compress(TEXT))
-    assert trial.compress.report["normalised_positions"] == math.ceil(len(TEXT) / 16)
-    assert [each.fence["refused"] for each in trial] == [[], []]
-    assert all(each.seconds > 0 for each in trial)
+    both = run(submission(), TEXT)
+    assert both.failure == "" and both.decompress.output == TEXT
+    assert both.compress.output.endswith(zlib.compress(TEXT))
+    assert both.compress.report["normalised_positions"] == math.ceil(len(TEXT) / 16)
+    assert [each.sandbox_report["refused"] for each in both] == [[], []]
+    assert all(each.seconds > 0 for each in both)
 
 
 def test_the_decoder_is_not_left_the_text_nor_anything_of_the_coders():
@@ -28,27 +28,27 @@ else:
     print(sorted(os.listdir()), file=sys.stderr)
     sys.exit(3)
 """
-    trial = run(submission(cheat), TEXT)
-    assert trial.failure == "decompress failed with status 3: ['given', 'submission.pyz']"
-    assert trial.decompress.output is None
+    both = run(submission(cheat), TEXT)
+    assert both.failure == "decompress failed with status 3: ['given', 'submission.pyz']"
+    assert both.decompress.output is None
 
 
 def test_a_coder_that_fails_is_a_result():
-    trial = run(submission("sys.exit('error: no such thing')"), TEXT)
-    assert trial.failure == "compress failed with status 1: error: no such thing"
-    assert trial.decompress.fence is None and trial.decompress.seconds == 0
+    both = run(submission("sys.exit('error: no such thing')"), TEXT)
+    assert both.failure == "compress failed with status 1: error: no such thing"
+    assert both.decompress.sandbox_report is None and both.decompress.seconds == 0
 
 
 def test_what_was_refused_is_in_the_failure_and_in_the_report():
     ended = run_in_sandbox(submission("open('/root/val.txt')"), "compress", TEXT)
     assert "status 1" in ended.failure and ended.failure.endswith("open /root/val.txt: '/root/val.txt'")
-    assert ended.fence["refused"] == ["open /root/val.txt"]
+    assert ended.sandbox_report["refused"] == ["open /root/val.txt"]
 
 
 def test_an_end_without_a_file_or_a_report_is_a_failure():
-    assert run(submission("sys.exit()"), TEXT).failure == "compress ended well, but wrote no file"
-    trial = run(submission("open(made, 'wb'); sys.exit()"), TEXT)
-    assert trial.failure == "compress ended well, but wrote no report"
+    assert run(submission("sys.exit()"), TEXT).failure == "compress exited with status 0 but wrote no file"
+    both = run(submission("open(made, 'wb'); sys.exit()"), TEXT)
+    assert both.failure == "compress exited with status 0 but wrote no report"
 
 
 def test_numbers_that_are_none_are_not_a_number():

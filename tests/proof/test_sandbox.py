@@ -1,4 +1,4 @@
-"""The fence, in real processes: an honest program passes, and each way out of the folder is refused and written down."""
+"""The sandbox, in real processes: an honest program passes, and each way out of the folder is refused and written down."""
 
 import ctypes
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fairway.proof import sandbox
-from fairway.proof.round_trip import PASSED_ON
+from fairway.proof.round_trip import INHERITED
 
 HONEST = """
 import sys, numba, numpy, sentencepiece, constriction, torch, llvmlite.binding
@@ -35,7 +35,7 @@ def run(folder: Path, program: str, *path: Path) -> tuple[subprocess.CompletedPr
         archive.writestr("__main__.py", program)
     (place / "given").write_bytes(b"a text")
     command = [sys.executable, "-I", sandbox.__file__, "../report", "submission.pyz", "compress", "given", "made"]
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"USER": "submission"}
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {"USER": "submission"}
     finished = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     return finished, json.loads((folder / "report").read_text())
 

@@ -33,7 +33,7 @@ CLOCKS = {"seconds": 5.0, "compile_seconds": 1.0, "calibration_seconds": 2.0, "e
 def pipeline(tmp_path, monkeypatch) -> Path:
     """All that the stage reads, after an honest pipeline of the stand-in: each token is scored with its share of the bits."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checks, "shown_by_scoring", lambda *arguments: [])
+    monkeypatch.setattr(checks, "scoring_claims", lambda *arguments: [])
     for room in ("checks", "certificate"):
         monkeypatch.setattr(f"fairway.proof.{room}.arithmetic", lambda: "arithmetic of a stand-in")
     params = read_yaml(ROOT / "params.yaml")
