@@ -1,6 +1,6 @@
-"""Averages of the weights over training: the shadow that is exported instead of the last step's weights.
+"""Averages of the weights over training; the average (`shadow`) is exported instead of the last step's weights.
 
-Both are float32 whatever the weights are, hold parameters only (not buffers), and start as the initial weights.
+Both kinds are float32 whatever the dtype of the weights, hold parameters only (not buffers), and start as the initial weights.
 """
 
 import torch
@@ -21,7 +21,7 @@ def move_(shadow: dict[str, Tensor], model: nn.Module, fraction: float) -> None:
 class WeightAverage:
     """Exponential moving average: shadow ← decay·shadow + (1 − decay)·weights after every step.
 
-    Early on the decay is min(decay, (1 + step) / (10 + step)), so that the first weights are forgotten in short runs.
+    The decay is min(decay, (1 + step) / (10 + step)), so that short runs forget the initial weights.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -39,9 +39,9 @@ class WeightAverage:
 
 
 class SnapshotAverage:
-    """Stochastic weight averaging: shadow is the plain mean of the weights at every update (Izmailov et al. 2018).
+    """Stochastic weight averaging: the shadow is the plain mean of the weights at all updates (Izmailov et al. 2018).
 
-    Which steps count is the caller's choice: #549 takes every 50th late in the warm-down.
+    The caller chooses the steps: #549 takes every 50th step late in the warm-down.
     """
 
     def __init__(self, model: nn.Module):

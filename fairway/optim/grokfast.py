@@ -1,6 +1,6 @@
-"""Grokfast: the slow part of the gradients is amplified (Lee et al. 2024, arXiv 2405.20233, the EMA filter).
+"""Grokfast amplifies the slow part of the gradients (Lee et al. 2024, arXiv 2405.20233, the EMA filter).
 
-In #1185 it acts after clipping, on each rank's own gradients before they are reduced: each rank has its own slow part.
+In #1185 it acts after clipping, on each rank's own gradients before they are reduced, so each rank has its own slow part.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Grokfast:
-    """slow ← decay·slow + (1 − decay)·g, which starts as the first g; then g ← g + weight·slow."""
+    """slow ← decay·slow + (1 − decay)·g, starting as the first g; then g ← g + weight·slow."""
 
     def __init__(self, weight: float, decay: float):
         self.weight, self.decay = weight, decay
@@ -18,7 +18,7 @@ class Grokfast:
 
     @torch.no_grad()
     def apply(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Change the gradients in place. The same parameters must have one at each call."""
+        """Change the gradients in place. The same parameters must have a gradient at every call."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.slow:
             torch._foreach_lerp_(self.slow, gradients, 1 - self.decay)

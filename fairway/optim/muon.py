@@ -1,10 +1,10 @@
 """Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al. 2024).
 
-Matrices of equal shape are stacked and orthogonalised in one batch, which is where the time goes for small networks. With
-several ranks each owns a slice of every stack: gradients are reduced to the owner, who keeps the momentum and
-orthogonalises, and updates are gathered from the owners, both while other stacks are at work (the parallel Muon of #549).
-The momentum is Nesterov's sum form of the challenge's code, buffer ← μ·buffer + g, not torch.optim.Muon's average; since
-the update is normalised, the two give the same step.
+Matrices of equal shape are stacked and orthogonalised in one batch, because orthogonalising takes most of the time in small
+networks. With several ranks, each rank owns a slice of every stack: it receives the reduced gradients, keeps the momentum and
+orthogonalises; then the updates are gathered from the owners. Communication of one stack overlaps with computation of others
+(the parallel Muon of #549). The momentum is Nesterov's sum form of the challenge's code, buffer ← μ·buffer + g, not
+torch.optim.Muon's average; the two give the same step, because the update is normalised.
 """
 
 from collections import defaultdict
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 Coefficients = tuple[tuple[float, float, float], ...]  # of X ← aX + (bA + cA²)X, A = XXᵀ; one triple an iteration
 
-# Newton–Schulz (Jordan et al. 2024) brings singular values to 0.68–1.20 of a matrix whose largest is 100 times its smallest;
-# Polar Express (Amsel et al. 2025, rounded), whose polynomial changes from step to step, to 0.86–1.14.
+# For a matrix whose largest singular value is 100 times its smallest, Newton–Schulz (Jordan et al. 2024) brings them to
+# 0.68–1.20, and Polar Express (Amsel et al. 2025, rounded), whose polynomial changes from step to step, to 0.86–1.14.
 COEFFICIENTS: dict[str, Coefficients] = {
     "newton_schulz": ((3.4445, -4.7750, 2.0315),) * 5,
     "polar_express": (
@@ -30,45 +30,45 @@ COEFFICIENTS: dict[str, Coefficients] = {
     ),
 }
 
-STACK = 1 << 20  # elements of a rank's share of a stack, at most: more would leave the cache between the passes over them
+STACK = 1 << 20  # largest number of elements in a rank's share of a stack, so that it stays in the CPU's cache between passes
 
 
 def orthogonalise(
     update_NRC: Tensor, dtype: torch.dtype = torch.bfloat16, coefficients: Coefficients = COEFFICIENTS["newton_schulz"]
 ) -> Tensor:
-    """Push the singular values of each matrix (N, R, C) towards 1 by quintic iterations in `dtype`, which the result has."""
-    wide = update_NRC.shape[-2] <= update_NRC.shape[-1]  # the Gram matrix is that of the shorter side
+    """Push the singular values of each matrix (N, R, C) towards 1 by quintic iterations in `dtype`, the result's dtype."""
+    wide = update_NRC.shape[-2] <= update_NRC.shape[-1]  # use the Gram matrix of the shorter side
     norm_N11 = torch.linalg.vector_norm(update_NRC, dim=(-2, -1), keepdim=True, dtype=torch.float32) + 1e-7
     x = update_NRC.to(dtype) / (norm_N11 * margin(coefficients)).to(dtype)
     for a, b, c in coefficients:
         gram = x @ x.mT if wide else x.mT @ x
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # rounds once: half the error of separate sums in bf16
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # one rounding: half the error of two sums in bf16
         left, right = (polynomial, x) if wide else (x, polynomial)
         x = torch.baddbmm(x, left, right, beta=a)
     return x
 
 
 def margin(coefficients: Coefficients) -> float:
-    """How far below 1 singular values must start, as a divisor.
+    """The divisor that keeps singular values below 1 at the start.
 
-    Newton–Schulz is the same step over and over and forgives a start above 1; the first polynomial of Polar Express is
-    made for [0, 1] and grows steeply outside, where rounding to bf16 may put a matrix of rank 1.
+    Newton–Schulz repeats one step and tolerates values above 1. The first polynomial of Polar Express is made for [0, 1] and
+    grows steeply outside, where rounding to bf16 can put a matrix of rank 1.
     """
     return 1.0 if coefficients[0] == COEFFICIENTS["newton_schulz"][0] else 1.01
 
 
 def normalise_rows_(update_NRC: Tensor) -> Tensor:
-    """Every row to length 1, in place: MuonEq-R, which the merged SP4096 records put before the orthogonalisation."""
+    """Scale every row to length 1, in place: MuonEq-R, which the merged SP4096 records apply before the orthogonalisation."""
     norm_NR1 = torch.linalg.vector_norm(update_NRC, dim=-1, keepdim=True, dtype=torch.float32)
     return update_NRC.div_(norm_NR1.clamp(min=1e-7))
 
 
 @dataclass
 class Stack:
-    """Matrices of one shape and one parameter group on their way through one step.
+    """Matrices of one shape and one parameter group during one step.
 
-    `content` is what of them this rank holds at the moment: its slice (n, R, C) of the gradients, then of the updates, then
-    all updates (N, R, C), padded with zeros to a multiple of the ranks. It is valid once `work` has been waited for.
+    `content` is what this rank holds of them: first its slice (n, R, C) of the gradients, then of the updates, then all
+    updates (N, R, C), padded with zeros to a multiple of the ranks. It is valid after `work` has been waited for.
     """
 
     parameters: list[nn.Parameter]
@@ -80,7 +80,7 @@ class Stack:
         return len(self.parameters) * self.parameters[0].numel()
 
     def reduce(self) -> None:
-        """Start to average the gradients over the ranks, each rank receiving its slice."""
+        """Start averaging the gradients over the ranks; each rank receives its slice."""
         gradients = [parameter.grad for parameter in self.parameters]
         ranks = world_size()
         if ranks == 1:
@@ -99,7 +99,7 @@ class Stack:
         return self.content
 
     def gather(self, update_nRC: Tensor) -> None:
-        """Start to bring the slices of all ranks together."""
+        """Start gathering the slices of all ranks."""
         ranks = world_size()
         if ranks == 1:
             self.content = update_nRC
@@ -108,7 +108,7 @@ class Stack:
         self.work = dist.all_gather_single(self.content, update_nRC, async_op=True)
 
     def apply(self) -> None:
-        """Decay the weights and take the step, √max(1, rows/columns) times the learning rate."""
+        """Decay the weights and take a step of √max(1, rows/columns) times the learning rate."""
         lr, (rows, columns) = self.group["lr"], self.parameters[0].shape
         updates = self.wait()[: len(self.parameters)].to(self.parameters[0].dtype).unbind()
         torch._foreach_mul_(self.parameters, 1 - lr * self.group["weight_decay"])
@@ -120,7 +120,7 @@ def world_size() -> int:
 
 
 def stacks(groups: list[dict]) -> Iterator[Stack]:
-    """Matrices of one group and shape, in as many stacks of about equal size as it takes to keep a rank's share below STACK."""
+    """Stacks of matrices of one group and shape, of about equal size, with a rank's share of at most STACK elements."""
     for group in groups:
         by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:
@@ -135,11 +135,10 @@ def stacks(groups: list[dict]) -> Iterator[Stack]:
 class Muon(torch.optim.Optimizer):
     """For 2-D parameters, all of which have a gradient. Weight decay is decoupled: each step shrinks by lr · weight_decay.
 
-    `parameters` may be parameter groups with an lr, momentum and weight_decay of their own. Where torch.distributed is
-    initialised, gradients are those of each rank and are averaged here; all ranks must make the same calls in the same
-    order. A step is `launch`, whatever else there is to do meanwhile, `squared_norm` and `scale` if gradients are to be
-    clipped, and `step`, which launches if nobody did. The state is this rank's slice of the momentum, kept at the first
-    parameter of each stack.
+    `parameters` may be parameter groups with their own lr, momentum and weight_decay. If torch.distributed is initialised,
+    each rank passes its own gradients, which are averaged here; all ranks must make the same calls in the same order. One
+    step is `launch`, then any other work, then `squared_norm` and `scale` to clip gradients, then `step`, which launches if
+    that was not done. The state is this rank's slice of the momentum, stored under the first parameter of each stack.
     """
 
     def __init__(
@@ -154,18 +153,18 @@ class Muon(torch.optim.Optimizer):
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype, self.coefficients, self.row_normalise = dtype, coefficients, row_normalise
-        self.stacks: list[Stack] = []  # of the step under way, the largest first: it has the longest way
+        self.stacks: list[Stack] = []  # of the current step, the largest first because its communication takes longest
 
     @torch.no_grad()
     def launch(self) -> None:
-        """Start to reduce the gradients, which have to be complete."""
+        """Start reducing the gradients, which must be complete."""
         self.stacks = sorted(stacks(self.param_groups), key=Stack.numel, reverse=True)
         for stack in self.stacks:
             stack.reduce()
 
     @torch.no_grad()
     def squared_norm(self) -> Tensor:
-        """Sum of the squares of all reduced gradients, on every rank. Comes after `launch`, and waits for it."""
+        """Sum of squares of all reduced gradients, on every rank. Call after `launch`; waits for the reduction."""
         norms = torch._foreach_norm([stack.wait() for stack in self.stacks])
         total = torch.stack(norms).square().sum()
         if world_size() > 1:
@@ -174,7 +173,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def scale(self, factor: float | Tensor) -> None:
-        """Multiply the reduced gradients. Comes after `launch`, and waits for it."""
+        """Multiply the reduced gradients. Call after `launch`; waits for the reduction."""
         torch._foreach_mul_([stack.wait() for stack in self.stacks], factor)
 
     @torch.no_grad()
@@ -188,7 +187,7 @@ class Muon(torch.optim.Optimizer):
         self.stacks = []
 
     def _update(self, stack: Stack) -> Tensor:
-        """What momentum and orthogonalisation make of this rank's gradients, (n, R, C)."""
+        """The updates (n, R, C) from this rank's gradients, after momentum and orthogonalisation."""
         gradient, momentum = stack.wait(), stack.group["momentum"]
         state = self.state[stack.parameters[0]]
         if not state:

@@ -1,7 +1,6 @@
-"""The static import closure of a module: which files of the repository it needs, found by reading, not by importing.
+"""The static import closure of a module: the files of the repository that it needs, found by parsing, not by importing.
 
-Imports inside functions count too. A package's `__init__.py` counts only when it says something: empty ones are not a
-dependency of anybody, though Python runs them.
+Imports inside functions count too. A package's `__init__.py` counts only if it is not empty.
 """
 
 import ast
@@ -11,10 +10,10 @@ from fairway.errors import InputError
 
 
 def import_closure(module_or_file: str, root: Path) -> list[str]:
-    """Paths below `root`, POSIX form, sorted, of the files that a module ("a.b") or file ("a/b.py") imports, itself included.
+    """Sorted POSIX paths below `root` of the files that a module ("a.b") or file ("a/b.py") imports, itself included.
 
-    Modules not found below `root` (the standard library, installed packages) are left out. Raises InputError when the
-    module itself is not there.
+    Modules not found below `root` (the standard library, installed packages) are left out. Raises InputError if the module
+    itself is not there.
     """
     start = Path(module_or_file) if module_or_file.endswith(".py") else _file_of(module_or_file, root)
     if start is None or not (root / start).is_file():
@@ -31,7 +30,7 @@ def import_closure(module_or_file: str, root: Path) -> list[str]:
 
 
 def _imported(path: Path, root: Path) -> set[str]:
-    """Dotted names that a file may import; of `from a import b` both a and a.b, for b may be a module."""
+    """Dotted names that a file may import. `from a import b` gives both a and a.b, because b may be a module."""
     names = set()
     for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
@@ -44,7 +43,7 @@ def _imported(path: Path, root: Path) -> set[str]:
 
 
 def _files_of(name: str, root: Path) -> list[Path]:
-    """The file of a module, and the `__init__.py` that say something of the packages above it."""
+    """The file of a module, and the `__init__.py` files of the packages above it that are not empty."""
     parts = name.split(".")
     above = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
     own = _file_of(name, root)

@@ -1,7 +1,7 @@
-"""`submission.pyz` on the command line: info, score, compress, decompress; all it needs is in the file itself.
+"""`submission.pyz` on the command line: info, score, compress, decompress. Everything it needs is in the file itself.
 
-Everything runs on the CPU in float32, each operation on one thread, so that encoder and decoder do the same arithmetic in the
-same order. Files are streams: of a text only one block's tokens, and what the predictor remembers, are in memory.
+Everything runs on the CPU in float32, on one thread, so that encoder and decoder do the same arithmetic in the same order.
+Files are streamed: memory holds the tokens of one block and the predictor's state.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ USAGE = """usage: python submission.pyz info
        python submission.pyz score FILE
        python submission.pyz compress FILE OUT
        python submission.pyz decompress [--anyway] FILE OUT
-"-" is standard input or output; --anyway decodes what other arithmetic has made, and checks it"""
-REFRESH = 0.2, 5  # seconds from one line of progress to the next, on a terminal and elsewhere
-CLEAR = "\r\x1b[K"  # this line of a terminal
+"-" is standard input or output; --anyway decodes a file made with other arithmetic, and checks every block"""
+REFRESH = 0.2, 5  # seconds between lines of progress, on a terminal and elsewhere
+CLEAR = "\r\x1b[K"  # clears the current line of a terminal
 
 
 class Submission:
-    """The members of a submission; the weights, which take seconds, are decoded when they are first asked for."""
+    """The members of a submission. Decoding the weights takes seconds, so it happens at the first access."""
 
     def __init__(self, path: Path):
         self.content = path.read_bytes()
@@ -65,12 +65,12 @@ class Submission:
         return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)
 
     def tokens(self, file: BinaryIO) -> Iterator[np.ndarray]:
-        """Of a file from its start, in pieces, after the first BOS."""
+        """The tokens of a file from its start, in pieces; the first BOS is implied."""
         return self.tokenizer.encode_bytes(chunks(file))
 
 
 def settings_from(content: dict, architecture: Architecture) -> Settings:
-    """The sealed settings; the network alone, streaming at its training length, where nothing has been sealed yet."""
+    """The sealed settings; before anything is sealed, the network alone, streaming with its training length."""
     if content:
         return Settings.from_json(content)
     length = architecture.sequence_length
@@ -83,9 +83,9 @@ def settings_from(content: dict, architecture: Architecture) -> Settings:
 
 
 class Progress:
-    """Tokens done of `total`, on standard error: on a terminal a line that is rewritten, elsewhere one every five seconds.
+    """Tokens done of `total`, on standard error: one line that is rewritten on a terminal, elsewhere a line every five seconds.
 
-    The clock of a command: what comes before its first token (weights decoded, code compiled) is its start.
+    It also times the command: what happens before the first token (decoding weights, compiling code) is the start-up.
     """
 
     def __init__(self):
@@ -143,7 +143,7 @@ def score(submission: Submission, progress: Progress, name: str) -> None:
 
 
 def compress(submission: Submission, progress: Progress, name: str, out: str) -> None:
-    """Two passes of the tokenizer: the header, and test-time training, need the number of tokens."""
+    """Tokenizes twice, because the header and test-time training need the number of tokens first."""
     with opened(name, twice=True) as file, created(out) as target:
         count, size = _measured(submission, file)
         progress.total = count
@@ -178,7 +178,7 @@ def decompress(submission: Submission, progress: Progress, name: str, out: str, 
         stream = text.decode_stream(submission.predictor(header.tokens), file, header, name, progress)
         for tokens in stream:
             blocks += 1
-            start = [submission.tokenizer.bos]  # implied, and spells nothing
+            start = [submission.tokenizer.bos]  # implied; decodes to nothing
             size += target.write(submission.tokenizer.decode(np.concatenate((start, tokens))))
             target.flush()
     _report({"bytes": size, "tokens": header.tokens, "blocks": blocks}, progress, out)
@@ -190,14 +190,14 @@ def _measured(submission: Submission, file: BinaryIO) -> tuple[int, int]:
 
 
 def _report(content: dict, progress: Progress, out: str = "") -> None:
-    """One line of JSON, where it is not in the way of what goes to standard output."""
+    """Print one line of JSON, on standard error if standard output carries the file."""
     content |= progress.seconds()
     progress.close()
     print(json.dumps(content), file=sys.stderr if out == "-" else sys.stdout)
 
 
 def main(arguments: list[str]) -> str | int:
-    """Run one command; the exit status, or the sentence that says what is wrong."""
+    """Run one command. Returns the exit status, or an error message."""
     commands = {"info": (info, 0), "score": (score, 1), "compress": (compress, 2), "decompress": (decompress, 2)}
     command, names = commands.get(arguments[0] if arguments else "", (None, 0))
     files = arguments[1:]

@@ -1,8 +1,8 @@
-"""Modules imported from one compressed stream: the part of `submission.pyz` that runs before all others.
+"""Import modules from one compressed stream: the part of `submission.pyz` that runs first.
 
-A zip compresses file by file and names each file twice; one LZMA stream for all modules takes a third less. The member
-"code" holds their dotted names and sources in turn, NUL between them. Packages that say nothing are not stored.
-Python looks at no checksum when it runs a zip, so all of them are looked at here, before anything else.
+A zip compresses each file by itself and stores each name twice; one LZMA stream for all modules takes a third less. The
+member "code" holds dotted names and sources in turn, separated by NUL. Empty packages are not stored.
+Python checks no checksum when it runs a zip, so `install` checks all of them before anything else runs.
 """
 
 import lzma
@@ -17,7 +17,7 @@ CODE = "code"
 
 
 class Modules(MetaPathFinder, ExecutionLoader):
-    """Finds and runs modules by their `sources`, and packages that only lie above one; `place` is where they seem to be."""
+    """Finds and runs the modules in `sources`, and the packages above them; `place` is the path that tracebacks show."""
 
     def __init__(self, sources: dict[str, str], place: str):
         self.sources, self.place = sources, place
@@ -36,7 +36,7 @@ class Modules(MetaPathFinder, ExecutionLoader):
 
 
 def install(archive: zipimporter) -> None:
-    """Import the modules of a zip application before any others of the same name; exits where one byte of it is wrong."""
+    """Make the modules of a zip application importable, ahead of any others of the same name. Exits if a byte is damaged."""
     try:
         with ZipFile(archive.archive) as file:
             if damaged := file.testzip():

@@ -1,10 +1,10 @@
 """`submission.pyz`: one Python zip application with the runtime code, the tokenizer and the weights.
 
-The code is the import closure of the entry modules, shaken (shaking.py), minified and compressed as one stream, which
-loader.py, as `__main__.py`, imports from memory: comments, docstrings and annotations go, except those of class
-attributes, which are the fields of dataclasses. Same input, same bytes: fixed order, dates of 1980. The predictor's
-settings, unknown until the evaluation has run, have a slot of fixed size at the end, so that sealing them in changes
-neither the size nor any other byte's place.
+The code is the import closure of the entry modules, tree-shaken (shaking.py), minified and compressed as one stream, which
+loader.py imports from memory as `__main__.py`. Comments, docstrings and annotations are removed, except annotations of
+class attributes, which define the fields of dataclasses. The same input gives the same bytes: the order is fixed and the
+dates are of 1980. The predictor's settings are known only after the evaluation, so they have room of fixed size at the
+end: sealing them in changes neither the size nor the position of any other byte.
 """
 
 import ast
@@ -24,8 +24,8 @@ from fairway.submission import loader
 from fairway.submission.closure import import_closure
 from fairway.submission.shaking import mentions, shaken
 
-PLACE = "artifacts/compress/submission.pyz"  # of what is sealed and measured, for sentences
-MODULES = ["fairway.submission.command_line", "fairway.submission.text"]  # whose code is packed; the first has `main`
+PLACE = "artifacts/compress/submission.pyz"  # the path in error messages
+MODULES = ["fairway.submission.command_line", "fairway.submission.text"]  # their code is packed; the first has `main`
 SETTINGS = "settings.json"
 SETTINGS_BYTES = 1024
 TOKENIZER = "tokenizer.model"
@@ -33,16 +33,16 @@ WEIGHTS = "model.fwy"
 START = "\ninstall(__spec__.loader)\nfrom {entry} import main\nsys.exit(main(sys.argv[1:]))\n"
 # Text has no alignment: pb 0 takes 1 % less than the preset.
 LZMA_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "pb": 0}
-# Of the zip format: a central entry and the end record without name, and where the CRC-32 lies in each header.
+# The zip format: sizes of a central entry, the end record and a local header without names; offsets of the CRC-32 in headers.
 CENTRAL_BYTES, END_BYTES, LOCAL_BYTES = 46, 22, 30
 CENTRAL_CRC, LOCAL_CRC = 16, 14
 
 
 def build(modules: list[str], members: dict[str, bytes], root: Path) -> bytes:
-    """A zip application that runs `main(argv)` of the first module, with what all `modules` need of the code below `root`.
+    """A zip application that runs `main(argv)` of the first module, with all code below `root` that `modules` need.
 
-    `members` go in under their names beside the code, compressed where that helps. The settings slot holds {}.
-    Raises InputError when a module is not there.
+    `members` are stored beside the code under their names, compressed if that helps. The settings are {}.
+    Raises InputError if a module is not there.
     """
     main = minified({"main": inspect.getsource(loader) + START.format(entry=modules[0])}, {"main"})["main"]
     stream = io.BytesIO()
@@ -51,12 +51,12 @@ def build(modules: list[str], members: dict[str, bytes], root: Path) -> bytes:
         archive.writestr(_entry(loader.CODE), code_stream(modules, root))
         for name in sorted(members):
             _add(archive, name, members[name])
-        archive.writestr(_entry(SETTINGS), _slot({}))
+        archive.writestr(_entry(SETTINGS), _padded({}))
     return stream.getvalue()
 
 
 def code_stream(modules: list[str], root: Path) -> bytes:
-    """What loader.py reads: all code that `modules` need, those themselves whole. Raises InputError."""
+    """The stream that loader.py reads: `modules` whole, and what they need of other modules. Raises InputError."""
     paths = sorted({path for module in modules for path in import_closure(module, root)})
     sources = {_dotted(path): (root / path).read_text(encoding="utf-8") for path in paths}
     content = "\0".join(part for item in minified(sources, set(modules)).items() for part in item)
@@ -64,10 +64,10 @@ def code_stream(modules: list[str], root: Path) -> bytes:
 
 
 def minified(sources: dict[str, str], whole: set[str]) -> dict[str, str]:
-    """Modules that do the same in fewer bytes: attributes, and globals that other modules mention, keep their names.
+    """The same modules in fewer bytes. Attributes, and globals that other modules mention, keep their names.
 
-    Of modules not in `whole` only what the others lead to is left. Literals stay where they are: hoisting them into names
-    hides repetitions from the compressor.
+    Modules not in `whole` keep only the definitions that others need. Literals stay in place, because hoisting them into
+    names hides repetitions from the compressor.
     """
     trees = shaken({name: ast.parse(_bare(text, name)) for name, text in sources.items()}, whole)
     mentioned = {name: set(mentions(tree)) for name, tree in trees.items()}
@@ -85,16 +85,16 @@ def _dotted(path: str) -> str:
 
 
 def _bare(source: str, name: str) -> str:
-    """Without docstrings and annotations, whose names would count as needed."""
+    """The source without docstrings and annotations, whose names would otherwise count as needed."""
     return python_minifier.minify(source, name, remove_literal_statements=True, hoist_literals=False, rename_locals=False)
 
 
 def seal(pyz: bytes, settings: dict) -> bytes:
-    """The same application with other settings, not a byte longer.
+    """The same application with other settings and the same size.
 
-    Raises InputError when the settings' JSON exceeds its slot or `pyz` is damaged or not an application built here.
+    Raises InputError if the settings' JSON does not fit, or if `pyz` is damaged or was not built here.
     """
-    content = _slot(settings)
+    content = _padded(settings)
     *_, entry = [None, *_entries(pyz)]
     if entry is None or entry.filename != SETTINGS or entry.file_size != SETTINGS_BYTES:
         found = f"found '{entry.filename}'" if entry else "found an empty zip"
@@ -110,9 +110,9 @@ def seal(pyz: bytes, settings: dict) -> bytes:
 
 
 def sizes(pyz: bytes) -> dict[str, int]:
-    """Where the bytes go: code_bytes (with the settings slot and the zip's own), tokenizer_bytes, weights_bytes, total.
+    """Bytes by part: code_bytes (settings and zip headers included), tokenizer_bytes, weights_bytes, total.
 
-    Raises InputError when `pyz` is not a zip or damaged.
+    Raises InputError if `pyz` is damaged or not a zip.
     """
     stored = {entry.filename: entry.compress_size for entry in _entries(pyz)}
     tokenizer, weights = stored.get(TOKENIZER, 0), stored.get(WEIGHTS, 0)
@@ -124,10 +124,10 @@ def sizes(pyz: bytes) -> dict[str, int]:
     }
 
 
-def _slot(settings: dict) -> bytes:
+def _padded(settings: dict) -> bytes:
     content = json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
     if len(content) > SETTINGS_BYTES:
-        raise InputError(f"submission.pyz: the settings take {len(content)} bytes of JSON; their slot holds {SETTINGS_BYTES}")
+        raise InputError(f"submission.pyz: the settings take {len(content)} bytes of JSON; {SETTINGS_BYTES} is the limit")
     return content.ljust(SETTINGS_BYTES)
 
 
@@ -138,17 +138,17 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """By the method that makes it smallest; the weights are coded already, and their bytes in the zip are those of the file."""
+    """Add a member with the smallest compression method; the weights are coded already and are stored unchanged."""
     sizes = {zipfile.ZIP_STORED: len(content)}
     for method in () if name == WEIGHTS else (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
-        with zipfile.ZipFile(io.BytesIO(), "w") as trial:
-            trial.writestr(_entry(name), content, method, compresslevel=9)
-            sizes[method] = trial.getinfo(name).compress_size
+        with zipfile.ZipFile(io.BytesIO(), "w") as candidate:
+            candidate.writestr(_entry(name), content, method, compresslevel=9)
+            sizes[method] = candidate.getinfo(name).compress_size
     archive.writestr(_entry(name), content, min(sizes, key=sizes.get), compresslevel=9)
 
 
 def _entries(pyz: bytes) -> list[zipfile.ZipInfo]:
-    """What is in it, once every checksum has been found right."""
+    """The entries of the zip. Verifies every checksum first."""
     with reading(PLACE, "a zip application", Exception), zipfile.ZipFile(io.BytesIO(pyz)) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"'{damaged}' does not match its checksum")

@@ -1,8 +1,8 @@
-"""Tree shaking: of some modules, only the definitions that running them can need.
+"""Tree shaking: keep only the definitions of some modules that running them can need.
 
-By bare names, so that nothing needed is lost: whatever binds a name that is mentioned anywhere, in whichever module or
-sense, stays. Encoders and training code go, which the import closure, whole files, brings along. Imports count as free of
-effect; names put together at run time (getattr of a sum of strings) are not seen.
+It works on bare names and keeps too much rather than too little: a definition stays if its name is mentioned anywhere, in any
+module. It removes encoders and training code, which the import closure includes because it consists of whole files.
+Imports are assumed to have no side effects; names that are built at run time (getattr of a sum of strings) are not seen.
 """
 
 import ast
@@ -13,9 +13,9 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 def shaken(modules: dict[str, ast.Module], whole: set[str]) -> dict[str, ast.Module]:
-    """The same modules without the top-level definitions, constants and imports that those in `whole` do not lead to.
+    """The same modules without the top-level definitions, constants and imports that the modules in `whole` do not need.
 
-    Statements that bind no name (an `if`, a call) stay, with all that they mention; unused imports go everywhere.
+    Statements that bind no name (an `if`, a call) stay, with everything they mention; unused imports are removed everywhere.
     """
     statements = {name: [part for node in tree.body for part in _parts(node)] for name, tree in modules.items()}
     binding, waiting, kept = defaultdict(list), [], set()
@@ -34,7 +34,7 @@ def shaken(modules: dict[str, ast.Module], whole: set[str]) -> dict[str, ast.Mod
 
 
 def mentions(tree: ast.AST) -> Iterator[str]:
-    """Every name, attribute, imported name and string in a piece of code: what may refer to a definition."""
+    """Every name, attribute, imported name and string in a piece of code: each may refer to a definition."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Constant(value=str(name)):

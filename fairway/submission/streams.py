@@ -1,7 +1,7 @@
-"""Files of the command line as streams, "-" for standard input and output; mistakes with them are a sentence.
+"""Files of the command line as streams, "-" for standard input and output. Errors with them are InputErrors.
 
-A file that is written lies beside its place until it is whole, so that whatever goes wrong leaves no half file under the
-name asked for. What is no ordinary file (a pipe, /dev/null) is written as it is.
+A file is written under a temporary name and renamed when complete, so a failure leaves no partial file under its name.
+Anything but a regular file (a pipe, /dev/null) is written directly.
 """
 
 import os
@@ -20,9 +20,9 @@ CHUNK = 1 << 20  # bytes
 
 @contextmanager
 def opened(name: str, twice: bool = False) -> Iterator[BinaryIO]:
-    """For reading; with `twice` what cannot be rewound, as standard input, is kept in a temporary file first."""
+    """Open for reading. With `twice`, input that cannot be rewound, such as standard input, is copied to a temporary file."""
     with (
-        _mistakes_named(_label(name, "input")),
+        _errors_with(_label(name, "input")),
         os.fdopen(sys.stdin.fileno(), "rb", closefd=False) if name == "-" else Path(name).open("rb") as file,
     ):
         if not twice or (name != "-" and file.seekable()):
@@ -35,11 +35,11 @@ def opened(name: str, twice: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def created(name: str) -> Iterator[BinaryIO]:
-    """For writing; it takes its place once all has gone well."""
+    """Open for writing; the file gets its name when the block ends without an error."""
     path = Path(name)
     if path.is_dir():
         raise InputError(f"{name}: is a folder; give the name of a file to write")
-    with _mistakes_named(_label(name, "output")):
+    with _errors_with(_label(name, "output")):
         if name == "-" or (path.exists() and not path.is_file()):
             with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) if name == "-" else path.open("wb") as file:
                 yield file
@@ -65,7 +65,7 @@ def _label(name: str, kind: str) -> str:
 
 
 @contextmanager
-def _mistakes_named(label: str) -> Iterator[None]:
+def _errors_with(label: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,10 +1,11 @@
-"""The text codec: tokens through a range coder, each a walk down the vocabulary tree, driven by the scored predictor.
+"""The text codec: the scored predictor drives a range coder, which codes each token as a path down the vocabulary tree.
 
-Encoder and decoder share its code path, and ask it only for the nodes on the way. A compressed file is a header and blocks
-of at most BLOCK tokens: each has a range coder of its own, and checksums of its payload and of its tokens, while the
-predictor goes on; so a reader holds one block, and knows it to be right before it gives it away. The header names the
-artifact and the arithmetic that made the file, for a decoder that rounds one probability otherwise decodes another text.
-A file is one stream of documents, in which BOS stands for NUL and the first BOS is implied (fairway.text.tokenizer).
+Encoder and decoder share one code path, which computes only the tree nodes on the token's path. A compressed file is a header
+and blocks of at most BLOCK tokens. Each block has its own range coder and checksums of its payload and its tokens; the
+predictor's state continues across blocks. So the decoder holds one block in memory and verifies it before emitting it. The
+header names the artifact and the arithmetic that made the file, because a decoder that rounds one probability differently
+decodes another text. A file is one stream of documents: BOS stands for NUL, and the first BOS is implied
+(fairway.text.tokenizer).
 """
 
 import math
@@ -28,11 +29,11 @@ from fairway.score.predictor import Predictor
 MAGIC = b"FWYT"
 VERSION = 3
 BLOCK = 1 << 16  # tokens, a multiple of SAMPLED
-SAMPLED = 16  # tokens from one look at the whole distribution to the next
-RAREST = 2.0**-24  # a decision's frequencies have 24 bits, of which either side gets one at least
-PAYLOAD_LIMIT = 64  # bytes a token: 16 decisions of 24 bits take 48, the coder's last words 8
-# Little-endian: magic, version, first bytes of the artifact's SHA-256, tokens, bytes of the arithmetic's name, which follows
-# in UTF-8, and then the CRC-32 of all that.
+SAMPLED = 16  # the whole distribution is summed before every 16th token
+RAREST = 2.0**-24  # least probability of a decision: frequencies have 24 bits, and each side gets at least one
+PAYLOAD_LIMIT = 64  # bytes per token: 16 decisions of 24 bits take 48, the coder's last words 8
+# Little-endian: magic, version, first bytes of the artifact's SHA-256, number of tokens, length of the arithmetic's name.
+# The name in UTF-8 and the CRC-32 of everything before it follow.
 HEADER = struct.Struct("<4sI8sQH")
 CHECKSUM = struct.Struct("<I")
 BLOCK_HEADER = struct.Struct("<IIII")  # tokens, bytes of payload, CRC-32 of the payload, of the tokens as uint16
@@ -42,7 +43,7 @@ Bernoulli = constriction.stream.model.Bernoulli
 
 
 class Header(NamedTuple):
-    """What is known of a compressed file before its blocks."""
+    """The header of a compressed file."""
 
     artifact: bytes  # the first 8 bytes of its SHA-256
     tokens: int  # of the whole text, after the first BOS
@@ -55,7 +56,7 @@ class Header(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some tokens in the words of a range coder of their own."""
+    """The code words of some tokens, from a range coder of their own."""
 
     tokens: int  # 1 … BLOCK
     payload: bytes
@@ -66,7 +67,7 @@ class Block(NamedTuple):
 
 
 def arithmetic() -> str:
-    """All that the last bit of a probability depends on in this process: processor, libraries, threads."""
+    """Everything that the last bit of a probability depends on in this process: processor, libraries, threads."""
     threads = torch.get_num_threads()
     return (
         f"{platform.machine()} {get_host_cpu_name()}, torch {torch.__version__}, numpy {np.__version__}, "
@@ -75,7 +76,7 @@ def arithmetic() -> str:
 
 
 def walk(predictor: Predictor, decide: Callable[[float, int], int]) -> int:
-    """Down the tree to the next token: at each node `decide` is told how likely right is, and the first leaf there."""
+    """Walk down the tree to the next token. `decide` gets P(right) and the first leaf on the right, and returns 1 for right."""
     lo, hi, level = 0, len(predictor.leaves), 0
     while hi - lo > 1:
         half = middle(lo, hi)
@@ -85,39 +86,39 @@ def walk(predictor: Predictor, decide: Callable[[float, int], int]) -> int:
 
 
 def follow(predictor: Predictor, token: int, take: Callable[[float, int], object]) -> None:
-    """Walk to a token that is known, and observe it; `take` is told how likely right is, and 1 where the way goes there."""
+    """Walk down to a known token and observe it; at each node `take` gets P(right), and 1 if the path goes right, else 0."""
     rank = predictor.ranks[token]
 
     def decide(right: float, half: int) -> int:
-        goes = int(rank >= half)
-        take(right, goes)
-        return goes
+        goes_right = int(rank >= half)
+        take(right, goes_right)
+        return goes_right
 
     walk(predictor, decide)
     predictor.observe(token)
 
 
 def encode(predictor: Predictor, tokens: np.ndarray, advance: Advance = lambda count: None) -> tuple[bytes, float]:
-    """The payload for a block's tokens, and of the sums of all probabilities before every SAMPLED-th of them that which is
-    furthest from 1."""
+    """The payload of a block's tokens, and its worst sum: of the probabilities' sums, taken before every SAMPLED-th token, the
+    one furthest from 1."""
     encoder = constriction.stream.queue.RangeEncoder()
     worst_sum = 1.0
     for index, token in enumerate(tokens.tolist()):
         if index % SAMPLED == 0:
             worst_sum = further(worst_sum, float(predictor.distribution().sum()))
-        follow(predictor, token, lambda right, goes: encoder.encode(goes, Bernoulli(right, perfect=False)))
+        follow(predictor, token, lambda right, goes_right: encoder.encode(goes_right, Bernoulli(right, perfect=False)))
         advance(1)
     return encoder.get_compressed().astype("<u4").tobytes(), worst_sum
 
 
 def decode(predictor: Predictor, payload: bytes, count: int, advance: Advance = lambda count: None) -> np.ndarray:
-    """The `count` tokens that a payload codes; fewer where no predictor like this one can have made it."""
+    """The `count` tokens that a payload codes; fewer if this predictor cannot have made the payload."""
     decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, dtype="<u4").astype(np.uint32))
     tokens = np.empty(count, np.uint16)
     for index in range(count):
         try:
             tokens[index] = walk(predictor, lambda right, half: decoder.decode(Bernoulli(right, perfect=False)))
-        except AssertionError:  # constriction's word for a payload that its frequencies exclude
+        except AssertionError:  # what constriction raises for a payload that its frequencies exclude
             return tokens[:index]
         predictor.observe(int(tokens[index]))
         advance(1)
@@ -125,12 +126,12 @@ def decode(predictor: Predictor, payload: bytes, count: int, advance: Advance = 
 
 
 def bits(predictor: Predictor, stream: Iterable[np.ndarray], advance: Advance = lambda count: None) -> float:
-    """−log2 of the probability of a stream of tokens, decision by decision; none counts more than it costs the coder."""
+    """−log2 of the probability of a stream of tokens, summed over decisions; each is at most what it costs the coder."""
     total = 0.0
 
-    def take(right: float, goes: int) -> None:
+    def take(right: float, goes_right: int) -> None:
         nonlocal total
-        total -= math.log2(max(right if goes else 1 - right, RAREST))
+        total -= math.log2(max(right if goes_right else 1 - right, RAREST))
 
     for tokens in stream:
         for token in tokens.tolist():
@@ -140,14 +141,14 @@ def bits(predictor: Predictor, stream: Iterable[np.ndarray], advance: Advance = 
 
 
 def encode_stream(predictor: Predictor, stream: Iterable[np.ndarray], advance: Advance) -> Iterator[tuple[Block, float]]:
-    """The blocks of a stream of tokens in pieces of any length, each with its worst sum (see `encode`)."""
+    """The blocks of a stream of tokens that comes in pieces of any length, each with its worst sum (see `encode`)."""
     for tokens in _gathered(stream):
         payload, worst_sum = encode(predictor, tokens, advance)
         yield Block(len(tokens), payload, _checksum(tokens)), worst_sum
 
 
 def decode_stream(predictor: Predictor, file: BinaryIO, header: Header, name: str, advance: Advance) -> Iterator[np.ndarray]:
-    """The tokens of each block that follows a header; raises InputError before any that are not those that were coded."""
+    """The tokens of each block after the header. Verifies each block before emitting it; raises InputError if one differs."""
     for number, block in enumerate(read_blocks(file, header.tokens, name), 1):
         tokens = decode(predictor, block.payload, block.tokens, advance)
         if _checksum(tokens) != block.checksum:
@@ -159,12 +160,12 @@ def decode_stream(predictor: Predictor, file: BinaryIO, header: Header, name: st
 
 
 def further(worst: float, total: float) -> float:
-    """Of two sums that should be 1 the one that is less so."""
+    """The one of two sums that is further from 1."""
     return max(worst, total, key=lambda value: abs(value - 1))
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
-    """From the start of a file. Raises InputError where it is none of ours, of another version or damaged."""
+    """Read the header. Raises InputError if the file is of another format or version, or damaged."""
     content = file.read(HEADER.size)
     if content[:4] != MAGIC:
         raise InputError(f"{name}: not a file compressed by a fairway submission; expected it to begin with {MAGIC!r}")
@@ -180,7 +181,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
 
 
 def check_maker(header: Header, artifact: bytes, name: str, anyway: bool) -> None:
-    """Raises InputError where another artifact made the file, or, unless `anyway`, another arithmetic."""
+    """Raise InputError if another artifact made the file, or, unless `anyway`, another arithmetic."""
     if header.artifact != artifact[:8]:
         raise InputError(
             f"{name}: compressed by submission {header.artifact.hex()}, this one is {artifact[:8].hex()}; "
@@ -194,17 +195,17 @@ def check_maker(header: Header, artifact: bytes, name: str, anyway: bool) -> Non
 
 
 def read_blocks(file: BinaryIO, tokens: int, name: str) -> Iterator[Block]:
-    """Blocks of so many tokens in all, one in memory at a time, up to the end of the file; InputError where one is damaged."""
+    """The blocks up to the end of the file, `tokens` tokens in all, one in memory at a time. InputError if one is damaged."""
     number = 0
     while tokens:
         number += 1
         header = _read(file, BLOCK_HEADER.size, f"{name}: block {number} is cut off in its header")
         count, size, checksum, tokens_checksum = BLOCK_HEADER.unpack(header)
-        most = min(BLOCK, tokens)
-        if not 0 < count <= most or size % 4 or size > PAYLOAD_LIMIT * count:
+        largest = min(BLOCK, tokens)
+        if not 0 < count <= largest or size % 4 or size > PAYLOAD_LIMIT * count:
             raise InputError(
-                f"{name}: block {number} is damaged; expected 1 to {most} tokens in whole words, at most {PAYLOAD_LIMIT} bytes "
-                f"each, found {count} in {size} bytes"
+                f"{name}: block {number} is damaged; expected 1 to {largest} tokens in whole words, at most {PAYLOAD_LIMIT} "
+                f"bytes each, found {count} in {size} bytes"
             )
         payload = _read(file, size, f"{name}: block {number} is cut off")
         if zlib.crc32(payload) != checksum:
@@ -217,10 +218,10 @@ def read_blocks(file: BinaryIO, tokens: int, name: str) -> Iterator[Block]:
         raise InputError(f"{name}: damaged; expected its end after {number} blocks, found more bytes")
 
 
-def _read(file: BinaryIO, size: int, otherwise: str) -> bytes:
+def _read(file: BinaryIO, size: int, problem: str) -> bytes:
     content = file.read(size)
     if len(content) < size:
-        raise InputError(f"{otherwise}; expected {size} bytes, found {len(content)}")
+        raise InputError(f"{problem}; expected {size} bytes, found {len(content)}")
     return content
 
 

@@ -1,9 +1,9 @@
 """How many bytes of text a token stands for: the challenge's table count, and the count of the bytes themselves.
 
-The challenge counts a leading space only when the token before is no control token, so the space that starts a document
-(after BOS) has no byte in its denominator; the lossless count has it. Where the tokenizer is lossless, the lossless
-count is the UTF-8 length of the documents, and the challenge's lacks one byte for each document that starts with a space.
-A NUL inside a document is a BOS and has no byte in either.
+The challenge counts a leading space only if the previous token is not a control token, so a space at the start of a document
+(after BOS) is missing from its denominator; the lossless count includes it. If the tokenizer is lossless, the lossless
+count is the UTF-8 length of the documents, and the challenge's is one byte less per document that starts with a space.
+A NUL inside a document is a BOS and counts 0 bytes in both.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 
 from fairway.text.tokenizer import Tokenizer
 
-CHUNK = 2**20  # tokens looked at together
+CHUNK = 2**20  # tokens per pass of the loop
 
 
 class TokenBytes(NamedTuple):
@@ -33,10 +33,10 @@ def table_bytes(tokenizer: Tokenizer) -> TokenBytes:
 
 
 def count_bytes(tokens: np.ndarray, table: TokenBytes) -> tuple[int, int]:
-    """(challenge, lossless) bytes of a stream [n], an array or Shards; its first token, BOS, is context only."""
+    """(challenge, lossless) bytes of a stream [n], an array or Shards. The first token, BOS, is context and is not counted."""
     challenge = lossless = 0
     for start in range(0, len(tokens) - 1, CHUNK):
-        part = tokens[start : start + CHUNK + 1]  # one more in front: the predecessor of the first target
+        part = tokens[start : start + CHUNK + 1]  # one token more at the front, the predecessor of the first target
         before, targets = part[:-1], part[1:]
         challenge += int(table.base_bytes[targets].sum() + (table.leading_space[targets] & ~table.boundary[before]).sum())
         lossless += int(table.lossless_bytes[targets].sum())

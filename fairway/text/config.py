@@ -19,10 +19,10 @@ class Data:
 class Tokenize:
     """How documents become token shards.
 
-    With `source: shards` the globs `shards_train` and `shards_val` name ready-made shards in the challenge's format and
-    `shards_tokenizer` the SentencePiece model that made them (unread with `tokenizer: bytes`, the challenge's byte260);
-    val stays as it is, so `val_fraction`, `vocabulary_size` and `sample_bytes` are unread too. The byte vocabulary
-    always has 260 tokens.
+    With `source: shards`, the globs `shards_train` and `shards_val` name ready-made shards in the challenge's format, and
+    `shards_tokenizer` names the SentencePiece model that made them (not read with `tokenizer: bytes`, the challenge's
+    byte260). Val is copied unchanged, so `val_fraction`, `vocabulary_size` and `sample_bytes` are not read either. The byte
+    vocabulary always has 260 tokens.
     """
 
     source: Literal["documents", "shards"]

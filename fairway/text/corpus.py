@@ -1,7 +1,7 @@
-"""The two passes from documents to split token shards, and the one from ready-made shards.
+"""From documents to the token shards of each split, in two passes; from ready-made shards, in one.
 
-Everything streams: what stays in memory is eight bytes of hash for each document, the tokenizer's sample, and one
-document. Each function reports how far it is to the `advance` it is handed.
+Everything is streamed: memory holds an eight-byte hash per document, the tokenizer's sample, and one document. Each
+function reports its progress through the argument `advance`.
 """
 
 import json
@@ -20,7 +20,7 @@ from fairway.text.documents import read_documents, read_file
 from fairway.text.tokenizer import Tokenizer
 
 SPLITS = ("train", "holdout", "val")
-PROBE = "\ufb01 \uff21  e\u0301\t\r\n x "  # what NFKC, or a normaliser of white space, changes
+PROBE = "\ufb01 \uff21  e\u0301\t\r\n x "  # text that NFKC or a normalizer of white space changes
 ZSTD_LEVEL = 19
 Advance = Callable[[int], None]
 
@@ -47,20 +47,20 @@ class Corpus:
         self._open.__exit__(*problem)
 
     def write(self, name: str, tokens: np.ndarray, size: int) -> None:
-        """A train document of `size` UTF-8 bytes."""
+        """Write a train document of `size` UTF-8 bytes."""
         self.writers[name].write(tokens)
         self.documents[name] += 1
         self.bytes[name] += size
 
     def write_hashed(self, name: str, tokens: np.ndarray, encoded: bytes, identity: int) -> None:
-        """A holdout or val document: its hash is kept, and the text of val goes beside the shards."""
+        """Write a holdout or val document and keep its hash; the text of val documents is stored beside the shards."""
         self.write(name, tokens, len(encoded))
         self.hashes[name].append(f"{identity:016x}")
         if name == "val":
             self._val_text.write((json.dumps({"text": encoded.decode()}, ensure_ascii=False) + "\n").encode())
 
     def splits(self) -> dict[str, dict]:
-        """Of each split: documents, tokens, UTF-8 bytes and the sha256 of the tokens as little-endian uint16."""
+        """Per split: documents, tokens, UTF-8 bytes, and the SHA-256 of the tokens as little-endian uint16."""
         return {
             name: {
                 "documents": self.documents[name],
@@ -73,9 +73,9 @@ class Corpus:
 
 
 def survey(paths: list[Path], data: Data, config: Tokenize, advance: Advance) -> tuple[int, int, dict[str, int], list[str]]:
-    """The first pass: (documents, different ones, UTF-8 bytes of each split, train texts for the tokenizer).
+    """The first pass: (documents, distinct documents, UTF-8 bytes per split, train texts for the tokenizer).
 
-    Advances by bytes of the files. Raises InputError for an unfit document.
+    Advances by bytes of the files. Raises InputError for an unreadable document.
     """
     sample = split.SmallestSample(config.sample_bytes)
     found, sizes = 0, dict.fromkeys(SPLITS, 0)
@@ -96,7 +96,7 @@ def survey(paths: list[Path], data: Data, config: Tokenize, advance: Advance) ->
 
 
 def encode_documents(data: Data, config: Tokenize, tokenizer: Tokenizer, corpus: Corpus, advance: Advance) -> None:
-    """The second pass: every document once, encoded, into its split. Advances by UTF-8 bytes.
+    """The second pass: encode every distinct document and write it to its split. Advances by UTF-8 bytes.
 
     Raises InputError for a val document that does not decode to itself.
     """
@@ -124,10 +124,10 @@ def encode_documents(data: Data, config: Tokenize, tokenizer: Tokenizer, corpus:
 def copy_val(
     val: "np.ndarray | shards.Shards", tokenizer: Tokenizer, corpus: Corpus, advance: Advance
 ) -> tuple[set[int], bool]:
-    """Ready-made val tokens as they are, and their texts. Advances by tokens.
+    """Copy ready-made val tokens unchanged, and write their texts. Advances by tokens.
 
-    Returns the digests of the documents' tokens, and whether encoding the texts gives the tokens back. Raises InputError
-    for a document that is no text.
+    Returns the digests of the documents' tokens, and whether encoding the texts gives the same tokens. Raises InputError
+    for a document that does not decode to UTF-8.
     """
     seen: set[int] = set()
     lossless = not normalises(tokenizer)
@@ -155,9 +155,9 @@ def copy_train(
     corpus: Corpus,
     advance: Advance,
 ) -> tuple[int, int]:
-    """Ready-made train documents, the last `holdout_fraction` of them into holdout; duplicates, also of `val`, left out.
+    """Copy ready-made train documents, the last `holdout_fraction` of them to holdout; drop duplicates and documents of `val`.
 
-    Advances by tokens. Returns (documents, different ones).
+    Advances by tokens. Returns (documents, documents kept).
     """
     found = kept = 0
     for _, new in _marked(train, tokenizer.bos, set(val)):
@@ -175,7 +175,7 @@ def copy_train(
 
 
 def _marked(tokens: "np.ndarray | shards.Shards", bos: int, seen: set[int]) -> Iterator[tuple[np.ndarray, bool]]:
-    """Each document of a stream, and whether it is new; `seen` holds digests of tokens and grows."""
+    """Each document of a stream, and whether it is new. `seen` holds digests of tokens; this function adds to it."""
     for document in shards.documents(tokens, bos):
         identity = split.digest(document.tobytes())
         yield document, identity not in seen
@@ -183,5 +183,5 @@ def _marked(tokens: "np.ndarray | shards.Shards", bos: int, seen: set[int]) -> I
 
 
 def normalises(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer changes text before it encodes it, as the challenge's own (nmt_nfkc) does."""
+    """Whether the tokenizer changes text before encoding it, as the challenge's own tokenizer (nmt_nfkc) does."""
     return tokenizer.decode(tokenizer.encode(PROBE)) != PROBE.encode()

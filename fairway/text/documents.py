@@ -1,6 +1,6 @@
-"""Documents out of files, one at a time: .jsonl, .jsonl.zst, .jsonl.gz, .txt and .parquet.
+"""Read documents from files, one at a time: .jsonl, .jsonl.zst, .jsonl.gz, .txt and .parquet.
 
-Memory is bounded by one document (or one batch of a parquet file), whatever the corpus weighs. Everything wrong with a
+Memory is bounded by one document (or one batch of a parquet file), whatever the size of the corpus. Every problem with a
 file is an InputError that names the file and the line, row or byte offset (counted after decompression).
 """
 
@@ -17,11 +17,11 @@ from fairway.errors import InputError
 
 CHUNK = 2**17  # bytes read at a time
 BATCH_ROWS = 64  # parquet rows held at a time
-LARGEST_WINDOW = 2**31  # bytes; zstd --long=31 is the most its own tool writes
+LARGEST_WINDOW = 2**31  # bytes; the zstd tool writes at most --long=31
 
 
 def find_files(globs: list[str], key: str) -> list[Path]:
-    """The files that the globs name, each once, sorted. Raises InputError for a glob that names none, with its params key."""
+    """The files that match the globs, each once, sorted. Raises InputError, naming the params key, if a glob has no match."""
     if not globs:
         raise InputError(f"{key} is empty; give at least one glob")
     found: set[Path] = set()
@@ -35,13 +35,13 @@ def find_files(globs: list[str], key: str) -> list[Path]:
 
 
 def read_documents(globs: list[str], text_field: str) -> Iterator[str]:
-    """The text of every document, file by file in sorted order. Raises InputError at the first one that is unfit."""
+    """The text of every document, file by file in sorted order. Raises InputError at the first unreadable one."""
     for path in find_files(globs, "data.documents"):
         yield from read_file(path, text_field)
 
 
 def read_file(path: Path, text_field: str) -> Iterator[str]:
-    """The documents of one file, at least one, none empty; NUL and any other character may occur. Raises InputError."""
+    """The documents of one file: at least one, none empty, with any characters, NUL included. Raises InputError."""
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; remove it or fill it")
     if path.suffix == ".parquet":
@@ -97,7 +97,7 @@ def _checked(text: object, text_field: str, where: str) -> str:
 
 
 def _decode(content: bytes, path: Path, offset: int) -> str:
-    """UTF-8 text of bytes that begin at `offset` of the file."""
+    """Decode bytes that begin at `offset` of the file as UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -107,7 +107,7 @@ def _decode(content: bytes, path: Path, offset: int) -> str:
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Lines without their \\n; the last one may lack it."""
-    parts: list[bytes] = []  # of a line that no chunk has ended yet
+    parts: list[bytes] = []  # of the line that continues in the next chunk
     for chunk in chunks:
         first, *rest = chunk.split(b"\n")
         parts.append(first)
@@ -119,7 +119,7 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file. Raises InputError if it is damaged or ends too early."""
+    """The decompressed bytes of a file. Raises InputError if it is damaged or truncated."""
     try:
         if path.suffix == ".zst":
             yield from _zstd_chunks(path)
@@ -137,7 +137,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _zstd_chunks(path: Path) -> Iterator[bytes]:
-    """zstandard's own reader takes a truncated frame for a whole one, so frames are followed by hand."""
+    """Track frames by hand, because zstandard's own reader accepts a truncated frame."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     frame = None
     with path.open("rb") as file:

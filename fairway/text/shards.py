@@ -1,8 +1,8 @@
-"""Token shards in the challenge's .bin format, written as they fill and read where they lie.
+"""Token shards in the challenge's .bin format, written as a stream and read as memory maps.
 
-A shard is 256 little-endian int32 (20240520, 1, number of tokens, zeros) and then the tokens, little-endian uint16
-(reference/frontier-and-rules.md §5). Reading maps the file; a split of many shards is one array-like that copies only
-the slice asked for.
+A shard is a header of 256 little-endian int32 (20240520, 1, number of tokens, zeros), then the tokens as little-endian uint16
+(reference/frontier-and-rules.md §5). Reading maps the file. A split of several shards is one array-like that copies only
+the requested slice.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from fairway.errors import InputError
 HEADER_BYTES = 1024
 MAGIC, VERSION = 20240520, 1
 TOKEN = np.dtype("<u2")
-CHUNK = 2**20  # tokens looked at together
+CHUNK = 2**20  # tokens per pass of a loop
 
 
 class ShardWriter:
     """Writes a stream of tokens as `<prefix>_000000.bin` and so on, `shard_tokens` in each but the last.
 
-    A shard takes its name when it is whole. `tokens` counts and `sha256` hashes the stream (little-endian uint16, no headers).
+    A shard gets its name when it is complete. `tokens` counts and `sha256` hashes the stream (uint16, no headers).
     """
 
     def __init__(self, folder: Path, prefix: str, shard_tokens: int):
@@ -68,14 +68,14 @@ class ShardWriter:
 
 
 def header(tokens: int) -> bytes:
-    """The 1,024 bytes before `tokens` tokens."""
+    """The 1,024-byte header of a shard of `tokens` tokens."""
     return np.array([MAGIC, VERSION, tokens], dtype="<i4").tobytes().ljust(HEADER_BYTES, b"\0")
 
 
 def read_shard(path: Path, vocabulary_size: int) -> np.memmap:
-    """The tokens of one shard, uint16, mapped read-only; every token is looked at once.
+    """The tokens of one shard, uint16, mapped read-only.
 
-    Raises InputError for a wrong magic, version or length and for a token outside the vocabulary.
+    Raises InputError for a wrong magic, version or length, or a token outside the vocabulary; it checks every token.
     """
     size = path.stat().st_size
     if size < HEADER_BYTES + TOKEN.itemsize:
@@ -108,7 +108,7 @@ class Shards:
 
     def __init__(self, parts: list[np.ndarray]):
         self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)]).tolist()  # of each part, and the end
+        self._starts = np.cumsum([0, *map(len, parts)]).tolist()  # start of each part, and the end
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -133,7 +133,7 @@ class Shards:
 
 
 def read_split(folder: Path, vocabulary_size: int) -> "np.memmap | Shards":
-    """The tokens of all shards in a folder, by name. Raises InputError as `read_shard`, or if there are none."""
+    """The tokens of all shards in a folder, in order of name. Raises InputError as `read_shard`, or if there are none."""
     paths = sorted(folder.glob("*.bin"))
     if not paths:
         raise InputError(f"{folder}: no token shard (*.bin) in this folder; run the tokenize stage")
@@ -147,11 +147,11 @@ def read_shards(paths: list[Path], vocabulary_size: int) -> "np.memmap | Shards"
 
 
 def documents(tokens: "np.ndarray | Shards", bos: int) -> Iterator[np.ndarray]:
-    """The documents of a stream, each from its BOS to before the next one; what precedes the first BOS is one as well.
+    """The documents of a stream, each from its BOS up to the next one; tokens before the first BOS are a document too.
 
     Memory: one document and one chunk.
     """
-    open_parts: list[np.ndarray] = []  # of the document that no BOS has ended yet
+    open_parts: list[np.ndarray] = []  # of the document that continues in the next chunk
     for start in range(0, len(tokens), CHUNK):
         chunk = tokens[start : start + CHUNK]
         first, *rest = np.split(chunk, np.flatnonzero(chunk == bos))

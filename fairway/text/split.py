@@ -1,7 +1,7 @@
-"""Which split a document belongs to, decided by a hash of its text alone.
+"""Assign a document to a split by a hash of its text alone.
 
-So the split does not depend on the order or the names of files, a document never changes sides when others are added,
-and two equal documents always fall into the same split. The sample for the tokenizer is drawn by the same hash.
+So the split does not depend on the order or the names of files, a document stays in its split when others are added,
+and equal documents are always in the same split. The tokenizer's sample is drawn by the same hash.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ def digest(text: bytes) -> int:
 
 
 def split_of(identity: int, holdout_fraction: float, val_fraction: float) -> Split:
-    """The split of a document with this digest; val lies below holdout, so changing holdout_fraction leaves val alone."""
+    """The split of a document with this digest. Val has the smallest digests, so holdout_fraction does not change it."""
     place = identity / 2**64
     if place < val_fraction:
         return "val"
@@ -25,7 +25,7 @@ def split_of(identity: int, holdout_fraction: float, val_fraction: float) -> Spl
 
 
 class SmallestSample:
-    """The texts with the smallest digests, just enough of them for `limit` bytes: a uniform sample in one pass.
+    """The texts with the smallest digests, just enough for `limit` bytes: a uniform sample in one pass.
 
     It depends on the set of texts, not on their order. Memory: `limit` bytes and the longest text.
     """
@@ -35,7 +35,7 @@ class SmallestSample:
         self._heap: list[tuple[int, str, int]] = []  # (-digest, text, bytes): the largest digest is on top
 
     def add(self, identity: int, text: str, size: int) -> None:
-        """Offer a text of `size` UTF-8 bytes; each digest is offered once."""
+        """Offer a text of `size` UTF-8 bytes; each digest must be offered only once."""
         if self.size >= self.limit and -identity <= self._heap[0][0]:
             return
         heapq.heappush(self._heap, (-identity, text, size))

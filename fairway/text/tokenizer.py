@@ -1,9 +1,9 @@
 """Text to tokens and back, without loss: a SentencePiece BPE model, or the byte-level vocabulary of the challenge.
 
 BOS stands for the character NUL and the first BOS is implied, so a stream of documents is the text "\\0".join(documents)
-and every text has tokens. Decoding is a table of bytes for each token, never SentencePiece's own decoder, which drops
-spaces and replaces bytes. Byte pieces spell U+2581, which SentencePiece uses for the space, and whatever is no UTF-8.
-`encode` shows what a normaliser loses; `encode_bytes` loses nothing. Travels inside submission.pyz.
+and every text has tokens. Decoding looks up the bytes of each token; SentencePiece's own decoder drops spaces and replaces
+bytes. U+2581, which SentencePiece uses for the space, and bytes that are not UTF-8 are encoded as byte pieces.
+`encode` loses what a normalizer loses; `encode_bytes` loses nothing. This module is part of submission.pyz.
 """
 
 import io
@@ -19,31 +19,31 @@ from fairway.errors import InputError, reading
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
 SPACE_SIGN = "▁"  # U+2581
-SPELT = re.compile(r"([▁\udc80-\udcff]+)")  # the space sign, and bytes that are no UTF-8 once decoded with surrogateescape
-RUN = 1 << 20  # bytes that SentencePiece is given at once; it takes about 90 times as many
-# Never inside a piece: line ends and NUL are cut at; SentencePiece reserves tab and U+2581, and drops a line with U+2585.
+SPELT = re.compile(r"([▁\udc80-\udcff]+)")  # the space sign, and what surrogateescape makes of bytes that are not UTF-8
+RUN = 1 << 20  # bytes per call of SentencePiece, which uses about 90 times as much memory
+# Never inside a piece: text is cut at newlines and NUL; SentencePiece reserves tab and U+2581, and drops a line with U+2585.
 UNTRAINABLE = "\n\0\t▁▅"
 CONTROLS = 2  # unknown 0, BOS 1
 
 
 class Tokenizer:
-    """A vocabulary: `pieces[id]` are the bytes a token decodes to (BOS: NUL, other controls: nothing).
+    """A vocabulary: `pieces[id]` are the bytes that a token decodes to (BOS: NUL, other controls: nothing).
 
-    `is_control` and `is_byte` [vocabulary_size] tell the kinds apart; made by `from_bytes`.
+    `is_control` and `is_byte` are bool [vocabulary_size]. `from_bytes` makes one.
     """
 
     def __init__(self, pieces: list[bytes], bos: int, is_control: np.ndarray, is_byte: np.ndarray, model=None):
         self.pieces, self.bos, self.is_control, self.is_byte = pieces, bos, is_control, is_byte
         self.vocabulary_size = len(pieces)
         self._model = model  # a SentencePieceProcessor, or None at byte level
-        self._byte_ids = np.zeros(256, np.uint16)  # of each byte its token; of NUL BOS
+        self._byte_ids = np.zeros(256, np.uint16)  # the token of each byte; BOS for NUL
         for index in np.flatnonzero(is_byte):
             self._byte_ids[ord(pieces[index])] = index
         self._byte_ids[0] = bos
 
     @classmethod
     def from_bytes(cls, model: bytes) -> "Tokenizer":
-        """From a serialized SentencePiece model or BYTE_MODEL. Raises InputError if it is neither, or lacks BOS or bytes."""
+        """From a serialized SentencePiece model or BYTE_MODEL. Raises InputError if it is neither or lacks BOS or bytes."""
         return _byte_level(cls) if model == BYTE_MODEL else _sentencepiece(cls, model)
 
     def encode(self, text: str) -> np.ndarray:
@@ -52,10 +52,10 @@ class Tokenizer:
         return np.concatenate([np.array([self.bos], np.uint16), *tokens])
 
     def encode_bytes(self, chunks: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """Tokens, uint16 pieces, of a stream of any bytes, in bounded memory; the first BOS is implied.
+        """The tokens of a stream of any bytes, as uint16 arrays, in bounded memory; the first BOS is implied.
 
-        With a BOS in front they decode to these bytes, whatever the tokenizer. Of UTF-8 that survives `encode` they are the
-        same tokens, however the chunks are cut. What does not survive is spelt in byte pieces, line by line.
+        With a BOS in front they decode to exactly these bytes, whatever the tokenizer. For UTF-8 that survives `encode` they
+        are the same tokens, wherever the chunks are cut. A line that does not survive is encoded as byte pieces.
         """
         return self._encoded(chunks, self._exact_ids)
 
@@ -67,15 +67,15 @@ class Tokenizer:
             yield np.array([self.bos] * after_nul + ids_of(run), np.uint16)
 
     def _ids(self, run: bytes) -> list[int]:
-        """As SentencePiece has them, who may normalise."""
+        """SentencePiece's tokens; it may normalize the text."""
         ids: list[int] = []
         for index, part in enumerate(SPELT.split(run.decode(errors="surrogateescape"))):
-            spelt = index % 2  # what the expression matched
+            spelt = index % 2  # odd parts are matches of the expression
             ids += self._spelt(part.encode(errors="surrogateescape")).tolist() if spelt else self._model.EncodeAsIds(part)
         return ids
 
     def _exact_ids(self, run: bytes) -> list[int]:
-        """The same where they decode to the run. Else line by line, and in byte pieces the lines that do not survive."""
+        """The same if they decode to the run; otherwise line by line, with byte pieces for lines that do not survive."""
         if self._decoded(ids := self._ids(run)) == run:
             return ids
         ids = []
@@ -91,13 +91,13 @@ class Tokenizer:
         return b"".join(map(self.pieces.__getitem__, ids))
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> bytes:
-        """Bytes of the text; a BOS in front stands for nothing, any later one for NUL."""
+        """Bytes of the text. A BOS at the front decodes to nothing, a later one to NUL."""
         ids = np.asarray(ids).tolist()
         return self._decoded(ids[1:] if ids[:1] == [self.bos] else ids)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file. Raises InputError, which names the file."""
+    """Read a tokenizer from a file. Raises InputError naming the file."""
     with reading(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
         return Tokenizer.from_bytes(path.read_bytes())
 
@@ -140,9 +140,9 @@ def _piece_bytes(piece: str, is_byte: bool, is_control: bool) -> bytes:
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
-    """The bytes between NULs, with whether a NUL comes before; what is longer than RUN is cut, after a newline if it can be.
+    """The bytes between NULs, and whether a NUL precedes them. Parts longer than RUN are cut, after a newline if possible.
 
-    No piece that `train_bpe` makes holds a newline, so such a cut changes no token.
+    No piece from `train_bpe` contains a newline, so such a cut changes no token.
     """
     waiting, after_nul = bytearray(), False
     for chunk in chunks:
@@ -156,7 +156,7 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
 
 
 def _cut(waiting: bytearray) -> int:
-    """After the last newline within RUN bytes, else where a character begins, else, in what is no UTF-8, at RUN."""
+    """After the last newline within RUN bytes, else at the start of a character, else, in bytes that are not UTF-8, at RUN."""
     begins = (at for at in range(RUN, RUN - 4, -1) if waiting[at] & 0xC0 != 0x80)
     return waiting.rfind(b"\n", 0, RUN) + 1 or next(begins, RUN)
 
@@ -183,7 +183,7 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int, sample_bytes: int) -> 
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
             split_digits=True,  # as the challenge's own tokenizer does
-            max_sentence_length=2**30,  # bytes; the default drops lines above 4,192 without a word
+            max_sentence_length=2**30,  # bytes; the default silently drops lines above 4,192
             num_threads=1,
             unk_id=0,
             bos_id=1,
@@ -202,7 +202,7 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int, sample_bytes: int) -> 
 
 
 def _lines(texts: Iterable[str], sample_bytes: int) -> list[str]:
-    """Lines of the texts, `sample_bytes` UTF-8 bytes of them; a character cut in two at the end is left out."""
+    """The lines in the first `sample_bytes` UTF-8 bytes of the texts; a character cut in two at the end is left out."""
     lines, left = [], sample_bytes
     for text in texts:
         encoded = text.encode()
@@ -214,10 +214,10 @@ def _lines(texts: Iterable[str], sample_bytes: int) -> list[str]:
 
 
 def _runs(lines: list[str], vocabulary_size: int) -> Iterable[str]:
-    """The lines, cut around characters that get no token of their own: byte pieces spell those.
+    """The lines, cut at characters that get no token of their own and are encoded as byte pieces.
 
-    The most frequent characters get one, at most half of what the bytes leave free (SentencePiece fails when characters
-    fill the vocabulary), and none that is rarer than a hundredth of an average token: a merge uses the place better.
+    The most frequent characters get a token, in at most half of the vocabulary that byte pieces leave (SentencePiece fails if
+    characters fill it). A character rarer than a hundredth of an average token gets none: a merge is worth more.
     """
     counts = Counter()
     for line in lines:
