@@ -107,7 +107,8 @@ def test_clocks_are_no_part_of_the_certificate(pipeline):
         put(f"reports/{name}/timing.json", CLOCKS | {"seconds": 4.75})
     run()
     assert Path("artifacts/certify/certificate.json").read_bytes() == first
-    assert "| train | train | 4.8 |" in Path("artifacts/certify/certificate.md").read_text()
+    page = " ".join(Path("artifacts/certify/certificate.md").read_text().split())
+    assert "| train | train | 4.8 |" in page
 
 
 def test_a_clock_that_is_gone_is_not_proved(pipeline):
