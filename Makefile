@@ -1,4 +1,4 @@
-# Two commands for people: `make repro` (the main job) and `make test`. Both set up .venv first, where needed.
+# `make repro` runs the pipeline and `make test` the tests. Both set up .venv first, if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 
 setup: .venv/.ready
 
-# torch goes first and by itself: asked for by another package, pip may fetch a build with gigabytes of CUDA libraries.
+# Install torch first and by itself: as a dependency of another package, pip may choose a build with gigabytes of CUDA libraries.
 .venv/.ready: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -29,11 +29,11 @@ lint: setup
 	ruff format --check .
 	lint-imports --no-logo
 
-# Files of tests side by side, each on one thread: two that wait for each other's cores are slower than one.
+# Test files run in parallel, each on one thread: threads that wait for each other's cores are slower than one thread.
 test: lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# What takes too long for every commit: remotes, also on a server that speaks S3, and queues of the real pipeline.
+# Tests that take too long for every commit: remotes, also on an S3 server, and queues of the real pipeline.
 test-slow: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-s3.txt
 	OMP_NUM_THREADS=1 python -m pytest -m slow

@@ -167,12 +167,13 @@ VARIANTS: dict[str, dict] = {
 
 PREFACE = f"""# What each technique is worth
 
-Each row is the default with what its name says, trained as long: 6 layers of width 128, 180 steps of 2,048 tokens, one
-thread. Scores are bits per byte of {HOLDOUT_TOKENS:,} holdout tokens. **difference**: to the default, paired by seed, with the
-standard deviation over seeds; below about 0.002 it is noise (the same run in another order of summation differs by 0.001).
-**rounded**: the difference after rounding to nearest on the grids of `quant`; **gap**: what rounding costs. **time**:
-processor time of a step over the default's. Rows of "4 bits" and "together" are to be read against the first of their kind.
-The sequential order reads the oldest addresses first, and the holdout tokens are of the oldest too: its gain is one of date.
+Each row is the default with the change that it names, trained for as long: 6 layers of width 128, 180 steps of 2,048 tokens,
+one thread. Scores are bits per byte of {HOLDOUT_TOKENS:,} holdout tokens. **difference**: from the default, paired by
+seed, with the standard deviation over seeds; below about 0.002 it is noise
+(the same run with another order of summation differs by 0.001).
+**rounded**: the difference after rounding to nearest on the grids of `quant`; **gap**: the cost of rounding. **time**:
+CPU time per step relative to the default. Compare rows of "4 bits" and "together" with the first row of their kind.
+The sequential order reads the oldest addresses first, and the holdout tokens are from the oldest too, which explains its gain.
 """
 
 

@@ -186,10 +186,10 @@ class Bench:
 PREFACE = f"""# Kinds of test-time training
 
 Bits per byte gained over the frozen network on the default run's val stream, 1 thread; `python -m bench.ttt` printed this.
-Where no more is said: all weights, chunks of 2,048, constant rate, never reset. **By document**: chunks of 256, weights or
-adapters back to the start at each BOS. **Rate**: the best on {EPOCHS[1][0]:,} tokens of holdout text
-(3 epochs: on {EPOCHS[3][0]:,}, which are few; 10 epochs: the rate below that). **Tokens**: from the start of val; gains on
-few of them are those of two or three documents, to be read against **of Muon once**, its gain on the same tokens.
+Unless stated otherwise: all weights, chunks of 2,048, constant rate, never reset. **By document**: chunks of 256, weights or
+adapters reset at each BOS. **Rate**: the best on {EPOCHS[1][0]:,} tokens of holdout text
+(3 epochs: on {EPOCHS[3][0]:,}, which are few; 10 epochs: the next lower rate). **Tokens**: from the start of val; a gain on
+few tokens is that of two or three documents, so compare it with **of Muon once**, the gain of Muon on the same tokens.
 Quarters are of these tokens.
 
 The default is **{DEFAULT}**: it gains most, and chunks of 1,024 and of 2,048 tokens, which are cheaper, gain less.

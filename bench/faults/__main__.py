@@ -20,10 +20,10 @@ from bench.faults.pipeline import Trial, pipeline
 INTRODUCTION = """\
 # Faults
 
-A tiny pipeline of all ten stages is killed, starved of disk and damaged (bench/faults/); then `dvc repro` is typed again, as
-[docs/faults.md](../../docs/faults.md) says. A trial survives if nothing half done stands under its real name, what is said is
-a sentence, and in the end every file in `artifacts/` and `reports/` has the bytes of an undisturbed run, but for seconds and
-what shows them. `python -m bench.faults` printed this.
+A tiny pipeline of all ten stages is killed, runs out of disk or has files damaged (bench/faults/); then `dvc repro` runs again,
+as [docs/faults.md](../../docs/faults.md) says. A trial survives if no partial file is under its real name, every error is a
+message in plain words, and in the end every file in `artifacts/` and `reports/` has the bytes of an undisturbed run, except for
+seconds and the pages that show them. `python -m bench.faults` printed this.
 
 """
 GROUPS = {  # a figure's name, and how the kinds of its trials begin
