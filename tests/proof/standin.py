@@ -30,7 +30,7 @@ print(json.dumps(report))
 
 
 def submission(cheat: str = "", members: dict[str, bytes] | None = None) -> bytes:
-    """A zip application with an empty settings slot at its end; `cheat` is code that runs before it does its work."""
+    """A zip application with empty settings at its end; `cheat` is code that runs before it does its work."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("__main__.py", PROGRAM.replace("#CHEAT", cheat))

@@ -34,8 +34,8 @@ def pipeline(tmp_path, monkeypatch) -> Path:
     """All that the stage reads, after an honest pipeline of the stand-in: each token is scored with its share of the bits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checks, "scoring_claims", lambda *arguments: [])
-    for room in ("checks", "certificate"):
-        monkeypatch.setattr(f"fairway.proof.{room}.arithmetic", lambda: "arithmetic of a stand-in")
+    for module in ("checks", "certificate"):
+        monkeypatch.setattr(f"fairway.proof.{module}.arithmetic", lambda: "arithmetic of a stand-in")
     params = read_yaml(ROOT / "params.yaml")
     params["certify"] |= {"tokens": "all", "train_seconds": 20, "eval_seconds": 20}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

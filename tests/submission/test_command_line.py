@@ -78,8 +78,8 @@ for command in ["compress", "text", "coded"], ["info"], ["score", "text"], ["dec
         runpy.run_path("submission.pyz", run_name="__main__")
     except SystemExit as end:
         print("exit", repr(end.code))
-house = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "fairway"]
-print("from the file", len(house) > 10 and all("submission.pyz" in path for path in house))
+ours = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "fairway"]
+print("from the file", len(ours) > 10 and all("submission.pyz" in path for path in ours))
 """
 
 

@@ -1,4 +1,4 @@
-"""`submission.pyz`: it runs alone, is the same every time, and its settings slot keeps its size; the import closure."""
+"""`submission.pyz`: it runs alone, is the same every time, and sealing settings keeps its size; the import closure."""
 
 import hashlib
 import io
@@ -20,14 +20,14 @@ from fairway.quant.matrix import QuantisedMatrix
 from fairway.submission.closure import import_closure
 from fairway.submission.packing import SETTINGS_BYTES, build, seal, sizes
 
-HOUSE = {
-    "house/__init__.py": "",
-    "house/room/__init__.py": "",
-    "house/loud/__init__.py": "GREETING = 'loud'\n",
-    "house/loud/voice.py": "def shout(text):\n    return text.upper()\n",
-    "house/unused.py": "raise RuntimeError\n",
-    "house/room/__main__.py": "",
-    "house/room/entry.py": '''
+PROJECT = {
+    "demo/__init__.py": "",
+    "demo/tool/__init__.py": "",
+    "demo/loud/__init__.py": "GREETING = 'loud'\n",
+    "demo/loud/voice.py": "def shout(text):\n    return text.upper()\n",
+    "demo/unused.py": "raise RuntimeError\n",
+    "demo/tool/__main__.py": "",
+    "demo/tool/entry.py": '''
 """The entry: """
 
 import json
@@ -35,7 +35,7 @@ import sys
 import zipfile
 from dataclasses import dataclass, fields
 
-from house.room import helper
+from demo.tool import helper
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,32 @@ class Sizes:
 
 def main(argv: list[str]) -> int:
     """Prints what it finds; takes one argument."""
-    import house.loud.voice
+    import demo.loud.voice
 
     # A comment that the minifier removes.
     long_name_of_an_archive: zipfile.ZipFile = zipfile.ZipFile(sys.argv[0])
     settings = json.loads(long_name_of_an_archive.read("settings.json"))
     found = [field.name for field in fields(Sizes)]
-    print(house.loud.voice.shout(argv[0]), helper.DOUBLE(Sizes(width=4).width), found, settings)
+    print(demo.loud.voice.shout(argv[0]), helper.DOUBLE(Sizes(width=4).width), found, settings)
     return long_name_of_an_archive.read("model.fwy") != b"weights" * 100
 ''',
-    "house/room/helper.py": "from .other import double as DOUBLE\n",
-    "house/room/other.py": "def double(number):\n    return 2 * number\n",
+    "demo/tool/helper.py": "from .other import double as DOUBLE\n",
+    "demo/tool/other.py": "def double(number):\n    return 2 * number\n",
 }
 CLOSURE = [
-    "house/loud/__init__.py",
-    "house/loud/voice.py",
-    "house/room/entry.py",
-    "house/room/helper.py",
-    "house/room/other.py",
+    "demo/loud/__init__.py",
+    "demo/loud/voice.py",
+    "demo/tool/entry.py",
+    "demo/tool/helper.py",
+    "demo/tool/other.py",
 ]
 NOISE = hashlib.shake_128(b"").digest(256)
 MEMBERS = {"tokenizer.model": NOISE, "model.fwy": b"weights" * 100}
 
 
 @pytest.fixture
-def house(tmp_path) -> Path:
-    for name, text in HOUSE.items():
+def project(tmp_path) -> Path:
+    for name, text in PROJECT.items():
         path = tmp_path / "repository" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -88,10 +88,10 @@ def run(pyz: bytes, folder: Path, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_closure_follows_every_form_of_import(house):
-    assert import_closure("house.room.entry", house) == CLOSURE
-    assert import_closure("house/room/entry.py", house) == CLOSURE
-    assert import_closure("house.loud.voice", house) == ["house/loud/voice.py"]
+def test_closure_follows_every_form_of_import(project):
+    assert import_closure("demo.tool.entry", project) == CLOSURE
+    assert import_closure("demo/tool/entry.py", project) == CLOSURE
+    assert import_closure("demo.loud.voice", project) == ["demo/loud/voice.py"]
 
 
 def test_closure_of_a_real_module():
@@ -102,30 +102,30 @@ def test_closure_of_a_real_module():
     assert closure == [*codec, "fairway/errors.py", "fairway/kernels.py", *quant]
 
 
-def test_closure_of_nothing_is_refused(house):
-    with pytest.raises(InputError, match=r"house\.cellar"):
-        import_closure("house.cellar", house)
+def test_closure_of_nothing_is_refused(project):
+    with pytest.raises(InputError, match=r"demo\.missing"):
+        import_closure("demo.missing", project)
 
 
-def test_it_runs_alone_in_an_empty_folder(house, tmp_path):
-    done = run(build(["house.room.entry"], MEMBERS, house), tmp_path / "empty", "hello")
+def test_it_runs_alone_in_an_empty_folder(project, tmp_path):
+    done = run(build(["demo.tool.entry"], MEMBERS, project), tmp_path / "empty", "hello")
     assert (done.stdout, done.stderr, done.returncode) == ("HELLO 8 ['width', 'depth'] {}\n", "", 0)
 
 
 def test_modules_of_this_repository_run(tmp_path):
     """The weights file survives shaking and minifying: the packed container reads the same weights as this one."""
-    root, house = Path(__file__).parents[2], tmp_path / "repository"
+    root, project = Path(__file__).parents[2], tmp_path / "repository"
     for name in import_closure("fairway.codec.container", root):
-        (house / name).parent.mkdir(parents=True, exist_ok=True)
-        (house / name).write_text((root / name).read_text())
-    (house / "entry.py").write_text(
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text((root / name).read_text())
+    (project / "entry.py").write_text(
         "from fairway.codec import container\n"
         "def main(argv):\n"
         "    print(container.read(bytes.fromhex(argv[0]))[1]['w'].tobytes().hex(), container.__file__)\n"
     )
     integers = np.arange(-60, 60, dtype=np.int8).reshape(12, 10)
     matrix = QuantisedMatrix(integers, np.linspace(0.1, 1, 12).astype(np.float16), 7, states=8, rotation=2)
-    pyz = build(["entry"], {}, house)
+    pyz = build(["entry"], {}, project)
     done = run(pyz, tmp_path / "empty", container.write({}, {"w": matrix}, {}).hex())
     assert done.stderr == ""
     weights, file = done.stdout.split()
@@ -135,33 +135,39 @@ def test_modules_of_this_repository_run(tmp_path):
         assert b".compressobj" not in lzma.decompress(archive.read("code"))  # which only writing needs
 
 
-def test_same_input_same_bytes(house):
-    first = build(["house.room.entry", "house.loud.voice"], MEMBERS, house)
-    (house / "house/room/entry.py").touch()
-    assert build(["house.room.entry", "house.loud.voice"], dict(reversed(MEMBERS.items())), house) == first
+def test_same_input_same_bytes(project):
+    first = build(["demo.tool.entry", "demo.loud.voice"], MEMBERS, project)
+    (project / "demo/tool/entry.py").touch()
+    assert build(["demo.tool.entry", "demo.loud.voice"], dict(reversed(MEMBERS.items())), project) == first
 
 
-def test_comments_and_docstrings_cost_nothing(house):
-    before = build(["house.room.entry"], MEMBERS, house)
-    source = house / "house/room/entry.py"
+def test_comments_and_docstrings_cost_nothing(project):
+    before = build(["demo.tool.entry"], MEMBERS, project)
+    source = project / "demo/tool/entry.py"
     source.write_text(source.read_text().replace("# A comment", "# A longer comment"))
-    assert build(["house.room.entry"], MEMBERS, house) == before
+    assert build(["demo.tool.entry"], MEMBERS, project) == before
 
 
-def test_code_is_one_stream_of_what_is_needed(house):
-    (house / "house/room/other.py").write_text(HOUSE["house/room/other.py"] + "def unused():\n    return 'never'\n")
-    with zipfile.ZipFile(io.BytesIO(build(["house.room.entry"], MEMBERS, house))) as archive:
+def test_code_is_one_stream_of_what_is_needed(project):
+    (project / "demo/tool/other.py").write_text(PROJECT["demo/tool/other.py"] + "def unused():\n    return 'never'\n")
+    with zipfile.ZipFile(io.BytesIO(build(["demo.tool.entry"], MEMBERS, project))) as archive:
         parts = lzma.decompress(archive.read("code")).decode().split("\0")
-    assert parts[::2] == ["house.loud", "house.loud.voice", "house.room.entry", "house.room.helper", "house.room.other"]
+    assert parts[::2] == [
+        "demo.loud",
+        "demo.loud.voice",
+        "demo.tool.entry",
+        "demo.tool.helper",
+        "demo.tool.other",
+    ]
     assert parts[9].startswith("def double(") and "never" not in parts[9]
-    assert sum(map(len, parts)) < 0.9 * sum(len(HOUSE[path]) for path in CLOSURE)
+    assert sum(map(len, parts)) < 0.9 * sum(len(PROJECT[path]) for path in CLOSURE)
 
 
-def test_a_traceback_names_the_packed_module(house, tmp_path):
-    (house / "house/room/other.py").write_text("def double(number):\n    raise ArithmeticError('here')\n")
-    done = run(build(["house.room.entry"], MEMBERS, house), tmp_path / "empty", "hello")
+def test_a_traceback_names_the_packed_module(project, tmp_path):
+    (project / "demo/tool/other.py").write_text("def double(number):\n    raise ArithmeticError('here')\n")
+    done = run(build(["demo.tool.entry"], MEMBERS, project), tmp_path / "empty", "hello")
     assert done.returncode == 1
-    assert 'submission.pyz/house/room/other.py", line 1, in double' in done.stderr
+    assert 'submission.pyz/demo/tool/other.py", line 1, in double' in done.stderr
 
 
 def test_compiled_code_runs_from_the_zip_and_leaves_nothing_behind(tmp_path):
@@ -175,8 +181,8 @@ def test_compiled_code_runs_from_the_zip_and_leaves_nothing_behind(tmp_path):
     assert [path.name for path in (tmp_path / "empty").iterdir()] == ["submission.pyz"]
 
 
-def test_members_dates_and_order(house):
-    with zipfile.ZipFile(io.BytesIO(build(["house.room.entry"], MEMBERS, house))) as archive:
+def test_members_dates_and_order(project):
+    with zipfile.ZipFile(io.BytesIO(build(["demo.tool.entry"], MEMBERS, project))) as archive:
         assert archive.testzip() is None
         entries = archive.infolist()
         assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
@@ -190,25 +196,25 @@ def test_members_dates_and_order(house):
     assert stored == ["code", "model.fwy", "tokenizer.model", "settings.json"]
 
 
-def test_a_long_member_goes_through_lzma(house):
+def test_a_long_member_goes_through_lzma(project):
     text = "".join(f"{number * number}\n" for number in range(5000)).encode()
-    with zipfile.ZipFile(io.BytesIO(build(["house.room.entry"], {"tokenizer.model": text}, house))) as archive:
+    with zipfile.ZipFile(io.BytesIO(build(["demo.tool.entry"], {"tokenizer.model": text}, project))) as archive:
         assert archive.getinfo("tokenizer.model").compress_type == zipfile.ZIP_LZMA
         assert archive.read("tokenizer.model") == text
 
 
-def test_sizes_add_up(house):
-    pyz = build(["house.room.entry"], MEMBERS, house)
+def test_sizes_add_up(project):
+    pyz = build(["demo.tool.entry"], MEMBERS, project)
     parts = sizes(pyz)
     assert parts["total"] == len(pyz) == parts["code_bytes"] + parts["tokenizer_bytes"] + parts["weights_bytes"]
     assert parts["tokenizer_bytes"] == 256
     assert parts["weights_bytes"] == 700
-    without = sizes(build(["house.room.entry"], {}, house))
+    without = sizes(build(["demo.tool.entry"], {}, project))
     assert (without["tokenizer_bytes"], without["weights_bytes"]) == (0, 0)
 
 
-def test_sealing_changes_the_settings_only(house, tmp_path):
-    pyz = build(["house.room.entry"], MEMBERS, house)
+def test_sealing_changes_the_settings_only(project, tmp_path):
+    pyz = build(["demo.tool.entry"], MEMBERS, project)
     sealed = seal(pyz, {"chunk": 512, "lr": 1e-3})
     assert len(sealed) == len(pyz)
     with zipfile.ZipFile(io.BytesIO(sealed)) as archive, zipfile.ZipFile(io.BytesIO(pyz)) as before:
@@ -221,12 +227,12 @@ def test_sealing_changes_the_settings_only(house, tmp_path):
     assert "{'chunk': 512, 'lr': 0.001}" in run(sealed, tmp_path / "empty", "hello").stdout
 
 
-def test_what_cannot_be_sealed_is_refused(house):
-    pyz = build(["house.room.entry"], MEMBERS, house)
-    room = SETTINGS_BYTES - len('{"a":""}')
-    assert len(seal(pyz, {"a": "x" * room})) == len(pyz)
+def test_what_cannot_be_sealed_is_refused(project):
+    pyz = build(["demo.tool.entry"], MEMBERS, project)
+    free = SETTINGS_BYTES - len('{"a":""}')
+    assert len(seal(pyz, {"a": "x" * free})) == len(pyz)
     with pytest.raises(InputError, match="1025 bytes"):
-        seal(pyz, {"a": "x" * (room + 1)})
+        seal(pyz, {"a": "x" * (free + 1)})
     with pytest.raises(InputError, match="not a zip application"):
         seal(pyz[:-30], {})
     with pytest.raises(InputError, match="not a zip application"):
