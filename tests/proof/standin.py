@@ -4,6 +4,8 @@ import io
 import json
 import zipfile
 
+from fairway.submission.packing import SETTINGS_BYTES
+
 PROGRAM = """
 import hashlib, json, struct, sys, time, zlib
 command, given, made = sys.argv[1:]
@@ -36,5 +38,5 @@ def submission(cheat: str = "", members: dict[str, bytes] | None = None) -> byte
         archive.writestr("__main__.py", PROGRAM.replace("#CHEAT", cheat))
         for name, content in ({"code": b"", "model.fwy": b""} | (members or {})).items():
             archive.writestr(name, content)
-        archive.writestr("settings.json", json.dumps({}).ljust(1024))
+        archive.writestr("settings.json", json.dumps({}).ljust(SETTINGS_BYTES))
     return stream.getvalue()
