@@ -27,16 +27,7 @@ from tests.mixture.plain_tree import PlainTree
 
 ARTIFACTS, RESULTS = Path("artifacts"), Path(__file__).parent / "results"
 BEST_LINEAR = Ngram(  # tuned on the holdout split
-    mixture="linear",
-    estimator="kneser_ney",
-    max_order=7,
-    discounts=[0.3, 0.2, 0.2],
-    table_entries=1 << 30,
-    update_tokens=1,
-    learning_rate=0.02,
-    entropy_bins=3,
-    neural_weight=0.95,
-    tilt=0.5,
+    mixture="linear", max_order=7, table_entries=1 << 30, learning_rate=0.02, entropy_bins=3
 )
 BEST_TREE = dataclasses.replace(BEST_LINEAR, mixture="tree", learning_rate=0.004, entropy_bins=12)
 TREE, NO_CACHE, LINEAR = "tree", "tree, without the cache", "linear, kneser_ney"

@@ -136,7 +136,7 @@ def main() -> None:
         )
         return Text(tokens, int(validation.token_bytes[tokens[1:]].sum()))
 
-    config = Eval("streaming", context, context // RATIO, 1024, 1, 0, "never", allow_long_context=False)
+    config = Eval(context=context, stride=context // RATIO)
     figures = compare(model, text(arguments.tokens), config, arguments.rounds)
     knobs(model, text(arguments.tokens // 4), config, arguments.rounds)
     print("\n" + "\n".join(figures))

@@ -21,7 +21,7 @@ import torch
 from fairway.codec.network import model_from
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT, StreamState
-from fairway.score.config import ADAPTABLE, Ttt
+from fairway.score.config import Ttt
 from fairway.score.ttt import TestTimeTraining
 from fairway.text.byte_count import table_bytes
 from fairway.text.shards import read_split
@@ -31,25 +31,7 @@ from stages.common import ARTIFACTS, keep_freed_memory
 RESULTS = Path(__file__).parent / "results"
 CONTEXT = BLOCK = 256
 PART = 1000  # tokens; scores are kept as sums over so many
-PLAIN = Ttt(
-    optimizer="adamw",
-    parameters="all",
-    freeze_blocks=0,
-    first_block=1.0,
-    reset="never",
-    chunk_tokens=2048,
-    epochs=1,
-    adaptive_epochs=False,
-    sequences_per_step=4,
-    lr=0.0,
-    schedule="constant",
-    momentum=0.9,
-    weight_decay=0.0,
-    gradient_clip=1.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_targets=list(ADAPTABLE),
-)
+PLAIN = Ttt(optimizer="adamw", chunk_tokens=2048, lr=0.0, momentum=0.9, gradient_clip=1.0)
 RATES = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 BY_DOCUMENT = {"reset": "document", "chunk_tokens": 256}
 KINDS = {  # what is set otherwise than in PLAIN, and the rate to begin with

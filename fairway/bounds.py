@@ -1,13 +1,15 @@
-"""Limits of a param, written beside its type, without importing a validator.
+"""Limits of a param, written beside its type and default, without importing a validator.
 
-The param types live in the rooms that use them, and some of those rooms travel inside `submission.pyz`, where pydantic
-is not at hand. So a type is a frozen standard-library dataclass whose fields carry their limits as metadata;
-`fairway.params` turns them into a pydantic model when it reads `params.yaml`.
+Param types live in the packages that use them, and some of those packages travel inside `submission.pyz`, where pydantic
+is not installed. So a type is a frozen standard-library dataclass whose fields carry their limits as metadata;
+`fairway.params` turns them into a pydantic model when it reads `params.yaml`, which must name every key all the same.
 """
 
-from dataclasses import field
+from dataclasses import MISSING, field
 
 
-def bounded(**limits):
-    """A dataclass field with pydantic limits: `ge`, `gt`, `le`, `lt`, `min_length`, `multiple_of`."""
-    return field(metadata=limits)
+def bounded(default=MISSING, **limits):
+    """A dataclass field with a default and pydantic limits: `ge`, `gt`, `le`, `lt`, `min_length`, `multiple_of`."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=limits)
+    return field(default=default, metadata=limits)

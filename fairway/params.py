@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -115,6 +115,7 @@ def _allowed(cls: type, problem: dict) -> str:
         list[int]: "a list of whole numbers",
         list[float]: "a list of numbers",
         list[str]: "a list of texts",
+        Any: 'a whole number at least 1, or "all"',  # of certify.tokens alone
     }[field.type]
     words = {
         "ge": "at least",

@@ -116,11 +116,12 @@ def parameters(preset: Path) -> tuple[int, int]:
 
     sections = read_yaml(preset)
     model = parse(sections["model"], "model", Model, str(preset))
-    sizes = (sections["tokenize"]["vocabulary_size"], 1, sections["train"]["sequence_length"])
+    vocabulary_size = sections["tokenize"]["vocabulary_size"]
+    sizes = {"vocabulary_size": vocabulary_size, "bos": 1, "sequence_length": sections["train"]["sequence_length"]}
     with torch.device("meta"):
-        network = GPT(Architecture(*dataclasses.astuple(model), *sizes))
+        network = GPT(Architecture(**dataclasses.asdict(model), **sizes))
     count = sum(parameter.numel() for parameter in network.parameters())
-    return count, count + sections["train"]["mtp_heads"] * sizes[0] * model.width
+    return count, count + sections["train"]["mtp_heads"] * vocabulary_size * model.width
 
 
 def table() -> str:

@@ -1,5 +1,4 @@
-"""A tiny network for tests of several rooms: every feature on, every parameter random, so that nothing hides at zero.
-And the section `quant` with every param at a plain value, so that a test names only the one it is about.
+"""A tiny network for tests of several packages: every feature on, every parameter random, so that nothing hides at zero.
 
 One thread and a fixed sequence of Hypothesis examples: a test that fails, fails again.
 """
@@ -18,38 +17,7 @@ hypothesis.settings.register_profile("fairway", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("fairway")
 torch.set_num_threads(1)
 
-PLAIN = Quant(
-    method="gptq",
-    bits=6,
-    attention_extra_bits=0,
-    feed_forward_extra_bits=0,
-    embedding_extra_bits=0,
-    finer_layers=[],
-    finer_bits=1,
-    clip_rule="deviation",
-    clip=12.85,
-    embedding_clip=20.0,
-    per_tensor=False,
-    scale_floor=False,
-    scale_mantissa_bits=10,
-    small_mantissa_bits=10,
-    allocation="uniform",
-    target_bytes=0,
-    trellis=0,
-    rate_weight=0.0,
-    rotation="none",
-    prune_fraction=0.0,
-    prune_ones=0.0,
-    repair_matrices=0,
-    repair_rank=4,
-    repair_bits=4,
-    calibration="train",
-    calibration_tokens=1000,
-    calibration_temperature=0.8,
-    damping=0.01,
-    column_order="descending",
-    block=128,
-)
+PLAIN = Quant(method="gptq", calibration_tokens=1000)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +29,6 @@ def tiny() -> Architecture:
         width=32,
         heads=4,
         kv_heads=2,
-        mlp_multiple=2.0,
         activation="star_relu",
         leaky_slope=0.5,
         rope_dims=4,
@@ -78,14 +45,9 @@ def tiny() -> Architecture:
         depth_scale=True,
         recurrence="insert",
         recurrence_layers=[1],
-        recurrence_passes=2,
-        mod_layers=[],
-        mod_capacity=0.5,
-        bigram_hash="xor",
         bigram_buckets=32,
         bigram_width=16,
         smear_gate=True,
-        tied_embeddings=True,
         logit_softcap=10.0,
         vocabulary_size=64,
         bos=1,

@@ -14,22 +14,23 @@ from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, parse, read_yaml
 from fairway.quant.config import Quant
 from fairway.score.config import Eval, Settings, Ttt
-from fairway.train.config import PrequantTtt, Train
+from fairway.sections import SECTIONS
+from fairway.train.config import PrequantTtt, Qat, Train
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Oven:
-    degrees: float = bounded(gt=0, le=300)
-    trays: int = bounded(ge=1, le=4)
-    door_width: int = bounded(multiple_of=5)
-    mode: Literal["fan", "grill"]
-    level: Literal[0, 2, 3]
-    light: bool
-    name: str
-    shelves: list[str] = bounded(min_length=1)  # noqa: RUF009 - as the rooms write it
-    minutes: list[int]
+    degrees: float = bounded(200.0, gt=0, le=300)
+    trays: int = bounded(1, ge=1, le=4)
+    door_width: int = bounded(60, multiple_of=5)
+    mode: Literal["fan", "grill"] = "fan"
+    level: Literal[0, 2, 3] = 0
+    light: bool = False
+    name: str = "oven"
+    shelves: list[str] = bounded(["a"], min_length=1)
+    minutes: list[int] = bounded([])
 
 
 GOOD = {
@@ -248,6 +249,21 @@ def test_a_stride_beyond_the_context_would_skip_tokens():
     with pytest.raises(InputError, match=r"eval.stride 65 exceeds eval.context 64: tokens would be skipped"):
         section(Eval, "eval", method="windows", context=64, stride=65).check(256)
     section(Eval, "eval", method="streaming", context=64, stride=65).check(256)
+
+
+def test_defaults_are_valid_and_no_two_values_share_a_list():
+    for cls in SECTIONS.values():
+        assert cls() == cls()
+    one, other = Quant(), Quant()
+    one.finer_layers.append(0)
+    assert other.finer_layers == [] == Quant().finer_layers
+
+
+def test_what_is_not_named_is_off():
+    settings, train, qat, model = Settings(), Train(), Qat(), Model()
+    assert settings.ttt.optimizer == settings.ngram.mixture == PrequantTtt().source == train.average == "none"
+    assert not any((settings.cache.tokens, train.grokfast_weight, train.mtp_heads, train.distill_weight, qat.start))
+    assert not any(getattr(model, name) for name, kind in Model.__annotations__.items() if kind is bool and "tied" not in name)
 
 
 def test_settings_survive_json():

@@ -10,5 +10,5 @@ from fairway.bounds import bounded
 class Compress:
     """`budget_bytes` counts all of `submission.pyz`: runtime code, tokenizer and weights."""
 
-    coder: Literal["range", "zstd", "lzma", "brotli"]
-    budget_bytes: int = bounded(ge=1)
+    coder: Literal["range", "zstd", "lzma", "brotli"] = "range"
+    budget_bytes: int = bounded(16_000_000, ge=1)

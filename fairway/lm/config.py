@@ -14,36 +14,36 @@ from fairway.errors import InputError
 class Model:
     """Sizes and switches of the network; sources in reference order: #549, #598, #861, #885, #1185, #1406."""
 
-    layers: int = bounded(ge=1, le=256)
-    width: int = bounded(ge=16, le=16384)
-    heads: int = bounded(ge=1)
-    kv_heads: int = bounded(ge=1)
-    mlp_multiple: float = bounded(gt=0, le=16)
-    activation: Literal["leaky_relu2", "star_relu", "swiglu", "square_glu"]
-    leaky_slope: float = bounded(ge=0, le=1)
-    rope_dims: int = bounded(ge=0, multiple_of=2)
-    rope_base: float = bounded(gt=1)
-    rope_base_length: int = bounded(ge=0)
-    qk_gain: float = bounded(gt=0)
-    xsa_layers: int = bounded(ge=0)
-    gated_attention: bool
-    value_residual: bool
-    value_embedding_layers: list[int]
-    value_embedding_width: int = bounded(ge=1)
-    unet_skips: Literal["none", "plain", "gated"]
-    residual_mix: bool
-    depth_scale: bool
-    recurrence: Literal["none", "append", "insert"]
-    recurrence_layers: list[int]
-    recurrence_passes: int = bounded(ge=2, le=16)
-    mod_layers: list[int]
-    mod_capacity: float = bounded(gt=0, le=1)
-    bigram_hash: Literal["xor", "linear"]
-    bigram_buckets: int = bounded(ge=0)
-    bigram_width: int = bounded(ge=1)
-    smear_gate: bool
-    tied_embeddings: bool
-    logit_softcap: float = bounded(gt=0)
+    layers: int = bounded(6, ge=1, le=256)
+    width: int = bounded(256, ge=16, le=16384)
+    heads: int = bounded(4, ge=1)
+    kv_heads: int = bounded(4, ge=1)
+    mlp_multiple: float = bounded(2.0, gt=0, le=16)
+    activation: Literal["leaky_relu2", "star_relu", "swiglu", "square_glu"] = "leaky_relu2"
+    leaky_slope: float = bounded(0.0, ge=0, le=1)
+    rope_dims: int = bounded(64, ge=0, multiple_of=2)
+    rope_base: float = bounded(10000.0, gt=1)
+    rope_base_length: int = bounded(0, ge=0)
+    qk_gain: float = bounded(1.0, gt=0)
+    xsa_layers: int = bounded(0, ge=0)
+    gated_attention: bool = False
+    value_residual: bool = False
+    value_embedding_layers: list[int] = bounded([])
+    value_embedding_width: int = bounded(64, ge=1)
+    unet_skips: Literal["none", "plain", "gated"] = "none"
+    residual_mix: bool = False
+    depth_scale: bool = False
+    recurrence: Literal["none", "append", "insert"] = "none"
+    recurrence_layers: list[int] = bounded([])
+    recurrence_passes: int = bounded(2, ge=2, le=16)
+    mod_layers: list[int] = bounded([])
+    mod_capacity: float = bounded(0.5, gt=0, le=1)
+    bigram_hash: Literal["xor", "linear"] = "xor"
+    bigram_buckets: int = bounded(0, ge=0)
+    bigram_width: int = bounded(64, ge=1)
+    smear_gate: bool = False
+    tied_embeddings: bool = True
+    logit_softcap: float = bounded(30.0, gt=0)
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -118,7 +118,7 @@ class Model:
         return 0 if self.unet_skips == "none" else len(self.schedule(recurrent=True)[0]) // 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture(Model):
     """The `model` section with what the data and the training decide: all that is needed to build the network."""
 

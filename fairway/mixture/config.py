@@ -11,23 +11,23 @@ from fairway.errors import InputError
 class Cache:
     """The continuous cache; off at 0 tokens."""
 
-    tokens: int = bounded(ge=0)
-    sharpness: float = bounded(gt=0, le=1000)
-    weight: float = bounded(gt=0, lt=1)
+    tokens: int = bounded(0, ge=0)
+    sharpness: float = bounded(70.0, gt=0, le=1000)
+    weight: float = bounded(0.2, gt=0, lt=1)
 
 
 @dataclass(frozen=True)
 class Ngram:
-    mixture: Literal["tree", "linear", "entropy", "fixed", "tilt", "none"]
-    estimator: Literal["interpolated", "kneser_ney", "add_one", "hashed_ratio"]
-    max_order: int = bounded(ge=1, le=9)
-    discounts: list[float]
-    table_entries: int = bounded(ge=1024, le=1 << 31)
-    update_tokens: int = bounded(ge=1)
-    learning_rate: float = bounded(ge=0, le=10)
-    entropy_bins: int = bounded(ge=1, le=64)
-    neural_weight: float = bounded(gt=0, lt=1)
-    tilt: float = bounded(ge=0, le=20)
+    mixture: Literal["tree", "linear", "entropy", "fixed", "tilt", "none"] = "none"
+    estimator: Literal["interpolated", "kneser_ney", "add_one", "hashed_ratio"] = "kneser_ney"
+    max_order: int = bounded(6, ge=1, le=9)
+    discounts: list[float] = bounded([0.3, 0.2, 0.2])
+    table_entries: int = bounded(20_000_000, ge=1024, le=1 << 31)
+    update_tokens: int = bounded(1, ge=1)
+    learning_rate: float = bounded(0.004, ge=0, le=10)
+    entropy_bins: int = bounded(12, ge=1, le=64)
+    neural_weight: float = bounded(0.95, gt=0, lt=1)
+    tilt: float = bounded(0.5, ge=0, le=20)
 
     def __post_init__(self):
         if len(self.discounts) != 3 or not all(0 <= d <= count for d, count in zip(self.discounts, (1, 2, 3), strict=True)):

@@ -11,17 +11,16 @@ from fairway.errors import InputError
 class Certify:
     """`tokens` is a whole number or "all", which pydantic's bounds cannot express; `__post_init__` checks it."""
 
-    tokens: Any = bounded(default=None)  # noqa: RUF009
-    causality_tokens: int = bounded(ge=2)
-    causality_checks: int = bounded(ge=1, le=1000)
-    val_documents: int = bounded(ge=0)
-    train_seconds: int = bounded(ge=0)
-    eval_seconds: int = bounded(ge=0)
+    tokens: Any = "all"
+    causality_tokens: int = bounded(4000, ge=2)
+    causality_checks: int = bounded(4, ge=1, le=1000)
+    val_documents: int = bounded(0, ge=0)
+    train_seconds: int = bounded(0, ge=0)
+    eval_seconds: int = bounded(0, ge=0)
 
     def __post_init__(self):
         if self.tokens != "all" and (type(self.tokens) is not int or self.tokens < 1):
-            found = "missing" if self.tokens is None else repr(self.tokens)
-            raise InputError(f'certify.tokens is {found}; expected a whole number at least 1, or "all"')
+            raise InputError(f'certify.tokens is {self.tokens!r}; expected a whole number at least 1, or "all"')
 
     def wanted(self, targets: int) -> int:
         """How many tokens to code of a validation text of `targets` tokens."""

@@ -21,36 +21,36 @@ class Quant:
     Raises InputError for settings of which one would leave the other without effect.
     """
 
-    method: Literal["gptq", "gptq_lite", "rtn"]
-    bits: int = bounded(ge=2, le=8)
-    attention_extra_bits: int = bounded(ge=-6, le=6)
-    feed_forward_extra_bits: int = bounded(ge=-6, le=6)
-    embedding_extra_bits: int = bounded(ge=-6, le=6)
-    finer_layers: list[int]
-    finer_bits: int = bounded(ge=1, le=6)
-    clip_rule: Literal["deviation", "maximum", "percentile_row", "percentile_matrix", "mse"]
-    clip: float = bounded(gt=0, le=1000)
-    embedding_clip: float = bounded(gt=0, le=1000)
-    per_tensor: bool
-    scale_floor: bool
-    scale_mantissa_bits: int = bounded(ge=0, le=10)
-    small_mantissa_bits: int = bounded(ge=0, le=10)
-    allocation: Literal["uniform", "sensitivity"]
-    target_bytes: int = bounded(ge=0)
-    trellis: Literal[0, 4, 8]
-    rate_weight: float = bounded(ge=0, le=10)
-    rotation: Literal["none", "hadamard"]
-    prune_fraction: float = bounded(ge=0, lt=1)
-    prune_ones: float = bounded(ge=0, le=1)
-    repair_matrices: int = bounded(ge=0)
-    repair_rank: int = bounded(ge=1, le=255)
-    repair_bits: int = bounded(ge=2, le=8)
-    calibration: Literal["train", "generated", "random"]
-    calibration_tokens: int = bounded(ge=1)
-    calibration_temperature: float = bounded(gt=0)
-    damping: float = bounded(gt=0, le=1)
-    column_order: Literal["descending", "natural"]
-    block: int = bounded(ge=1)
+    method: Literal["gptq", "gptq_lite", "rtn"] = "rtn"
+    bits: int = bounded(6, ge=2, le=8)
+    attention_extra_bits: int = bounded(0, ge=-6, le=6)
+    feed_forward_extra_bits: int = bounded(0, ge=-6, le=6)
+    embedding_extra_bits: int = bounded(0, ge=-6, le=6)
+    finer_layers: list[int] = bounded([])
+    finer_bits: int = bounded(1, ge=1, le=6)
+    clip_rule: Literal["deviation", "maximum", "percentile_row", "percentile_matrix", "mse"] = "deviation"
+    clip: float = bounded(12.85, gt=0, le=1000)
+    embedding_clip: float = bounded(20.0, gt=0, le=1000)
+    per_tensor: bool = False
+    scale_floor: bool = False
+    scale_mantissa_bits: int = bounded(10, ge=0, le=10)
+    small_mantissa_bits: int = bounded(10, ge=0, le=10)
+    allocation: Literal["uniform", "sensitivity"] = "uniform"
+    target_bytes: int = bounded(0, ge=0)
+    trellis: Literal[0, 4, 8] = 0
+    rate_weight: float = bounded(0.0, ge=0, le=10)
+    rotation: Literal["none", "hadamard"] = "none"
+    prune_fraction: float = bounded(0.0, ge=0, lt=1)
+    prune_ones: float = bounded(0.0, ge=0, le=1)
+    repair_matrices: int = bounded(0, ge=0)
+    repair_rank: int = bounded(4, ge=1, le=255)
+    repair_bits: int = bounded(4, ge=2, le=8)
+    calibration: Literal["train", "generated", "random"] = "train"
+    calibration_tokens: int = bounded(65_536, ge=1)
+    calibration_temperature: float = bounded(0.8, gt=0)
+    damping: float = bounded(0.01, gt=0, le=1)
+    column_order: Literal["descending", "natural"] = "descending"
+    block: int = bounded(128, ge=1)
 
     def __post_init__(self):
         if self.method == "gptq_lite" and self.clip_rule not in SEARCHES:
@@ -67,11 +67,6 @@ class Quant:
             raise InputError("quant.prune_ones would derail the trellis of the weights after it; expected quant.trellis 0")
         if self.prune_fraction and self.rotation != "none":
             raise InputError("quant.rotation would fill the zeros of quant.prune_fraction again; expected quant.rotation none")
-        if self.prune_fraction and self.rotation != "none":
-            raise InputError(
-                "quant.prune_fraction and quant.rotation hadamard do not go together: turned weights are no longer zero; "
-                "expected quant.rotation none"
-            )
         if self.allocation == "uniform":
             self._check_bits()
 

@@ -13,14 +13,14 @@ ADAPTABLE = ("query", "key", "value", "output", "feed_forward", "head")  # what 
 
 @dataclass(frozen=True)
 class Eval:
-    method: Literal["streaming", "windows"]
-    context: int = bounded(ge=2)
-    stride: int = bounded(ge=1)
-    block: int = bounded(ge=1)
-    batch: int = bounded(ge=1)
-    segment_tokens: int = bounded(ge=0)
-    reset: Literal["never", "document"]
-    allow_long_context: bool
+    method: Literal["streaming", "windows"] = "streaming"
+    context: int = bounded(256, ge=2)
+    stride: int = bounded(64, ge=1)
+    block: int = bounded(1024, ge=1)
+    batch: int = bounded(1, ge=1)
+    segment_tokens: int = bounded(0, ge=0)
+    reset: Literal["never", "document"] = "never"
+    allow_long_context: bool = False
 
     def check(self, sequence_length: int) -> None:
         """Raises InputError when the context is longer than the network was trained for (DESIGN 3.2)."""
@@ -35,23 +35,23 @@ class Eval:
 
 @dataclass(frozen=True)
 class Ttt:
-    optimizer: Literal[*OPTIMIZERS, "none"]
-    parameters: Literal["all", "feed_forward", "lora"]
-    freeze_blocks: int = bounded(ge=0)
-    first_block: float = bounded(ge=0, le=1)
-    reset: Literal["never", "document"]
-    chunk_tokens: int = bounded(ge=2)
-    epochs: int = bounded(ge=1, le=100)
-    adaptive_epochs: bool
-    sequences_per_step: int = bounded(ge=1)
-    lr: float = bounded(ge=0, le=1)
-    schedule: Literal["constant", "cosine"]
-    momentum: float = bounded(ge=0, lt=1)
-    weight_decay: float = bounded(ge=0, le=10)
-    gradient_clip: float = bounded(ge=0)
-    lora_rank: int = bounded(ge=1, le=1024)
-    lora_alpha: float = bounded(gt=0)
-    lora_targets: list[str]
+    optimizer: Literal[*OPTIMIZERS, "none"] = "none"
+    parameters: Literal["all", "feed_forward", "lora"] = "all"
+    freeze_blocks: int = bounded(0, ge=0)
+    first_block: float = bounded(1.0, ge=0, le=1)
+    reset: Literal["never", "document"] = "never"
+    chunk_tokens: int = bounded(512, ge=2)
+    epochs: int = bounded(1, ge=1, le=100)
+    adaptive_epochs: bool = False
+    sequences_per_step: int = bounded(4, ge=1)
+    lr: float = bounded(0.001, ge=0, le=1)
+    schedule: Literal["constant", "cosine"] = "constant"
+    momentum: float = bounded(0.0, ge=0, lt=1)
+    weight_decay: float = bounded(0.0, ge=0, le=10)
+    gradient_clip: float = bounded(0.0, ge=0)
+    lora_rank: int = bounded(16, ge=1, le=1024)
+    lora_alpha: float = bounded(32.0, gt=0)
+    lora_targets: list[str] = bounded(list(ADAPTABLE))
 
     def __post_init__(self):
         for target in self.lora_targets:
@@ -63,10 +63,10 @@ class Ttt:
 class Settings:
     """What turns the network into a predictor. All but `eval` may be switched off by their own first key."""
 
-    eval: Eval
-    ttt: Ttt
-    cache: Cache
-    ngram: Ngram
+    eval: Eval = Eval()
+    ttt: Ttt = Ttt()
+    cache: Cache = Cache()
+    ngram: Ngram = Ngram()
 
     @classmethod
     def from_json(cls, content: dict) -> "Settings":

@@ -24,9 +24,8 @@ from fairway.codec.network import model_from
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
-from fairway.mixture.config import Cache, Ngram
 from fairway.mixture.tree_mixture import word_starts
-from fairway.score.config import Eval, Settings, Ttt
+from fairway.score.config import Eval, Settings
 from fairway.score.predictor import Predictor
 from fairway.submission import text
 from fairway.submission.streams import chunks, created, opened
@@ -74,12 +73,7 @@ def settings_from(content: dict, architecture: Architecture) -> Settings:
     if content:
         return Settings.from_json(content)
     length = architecture.sequence_length
-    return Settings(
-        Eval("streaming", length, length, length, 1, 0, "never", False),
-        Ttt("none", "all", 0, 1.0, "never", 2, 1, False, 1, 0.0, "constant", 0.0, 0.0, 0.0, 1, 1.0, []),
-        Cache(0, 1.0, 0.5),
-        Ngram("none", "interpolated", 1, [0.5] * 3, 1024, 1, 0.0, 1, 0.5, 0.0),
-    )
+    return Settings(Eval(context=length, block=length))
 
 
 class Progress:

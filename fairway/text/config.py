@@ -11,8 +11,8 @@ from fairway.errors import InputError
 class Data:
     """The documents: globs, relative to the repository's root, of .jsonl, .jsonl.zst, .jsonl.gz, .txt or .parquet files."""
 
-    documents: list[str]
-    text_field: str = bounded(min_length=1)
+    documents: list[str] = bounded(["data/*.jsonl.zst"])
+    text_field: str = bounded("text", min_length=1)
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Tokenize:
     vocabulary always has 260 tokens.
     """
 
-    source: Literal["documents", "shards"]
-    tokenizer: Literal["bpe", "bytes"]
-    vocabulary_size: int = bounded(ge=260, le=65535)
-    holdout_fraction: float = bounded(gt=0, le=0.5)
-    val_fraction: float = bounded(gt=0, le=0.5)
-    sample_bytes: int = bounded(ge=1)
-    shard_tokens: int = bounded(ge=1, le=2**31 - 1)
-    shards_train: list[str]
-    shards_val: list[str]
-    shards_tokenizer: str
+    source: Literal["documents", "shards"] = "documents"
+    tokenizer: Literal["bpe", "bytes"] = "bpe"
+    vocabulary_size: int = bounded(1024, ge=260, le=65535)
+    holdout_fraction: float = bounded(0.05, gt=0, le=0.5)
+    val_fraction: float = bounded(0.05, gt=0, le=0.5)
+    sample_bytes: int = bounded(20_000_000, ge=1)
+    shard_tokens: int = bounded(100_000_000, ge=1, le=2**31 - 1)
+    shards_train: list[str] = bounded([])
+    shards_val: list[str] = bounded([])
+    shards_tokenizer: str = ""
 
     def __post_init__(self):
         if self.holdout_fraction + self.val_fraction >= 1:

@@ -10,7 +10,7 @@ from bench.scoring import Text, compare, knobs, naive_windows, race
 from fairway.score.config import Eval
 from fairway.score.windows import score_windows
 
-CONFIG = Eval("streaming", 16, 4, 64, 1, 0, "never", allow_long_context=False)
+CONFIG = Eval(context=16, stride=4, block=64)
 TEXT = Text(np.random.default_rng(0).integers(0, 64, 16 + 4 * 11 + 1, dtype=np.uint16), bytes=100)
 
 

@@ -46,7 +46,7 @@ OPTIONS = [
     {"bigram_buckets": 0, "smear_gate": False},
     {"tied_embeddings": False},
 ]
-STREAMING = Eval("streaming", context=6, stride=4, block=7, batch=2, segment_tokens=0, reset="never", allow_long_context=False)
+STREAMING = Eval(context=6, stride=4, block=7, batch=2)
 EVALUATIONS = {
     "stream": STREAMING,
     "documents": dataclasses.replace(STREAMING, reset="document"),

@@ -32,7 +32,7 @@ BOS = 1
 TOKENS = np.random.default_rng(0).integers(2, 64, 41, dtype=np.uint16)
 DOCUMENTS = TOKENS.copy()
 DOCUMENTS[[0, 11, 12, 30]] = BOS
-STREAMING = Eval("streaming", context=16, stride=8, block=8, batch=4, segment_tokens=0, reset="never", allow_long_context=False)
+STREAMING = Eval(context=16, stride=8, block=8, batch=4)
 
 
 def having(**changes) -> Eval:

@@ -13,17 +13,7 @@ from fairway.train.config import PrequantTtt
 from fairway.train.objective import cross_entropy
 from fairway.train.prequant_ttt import adapt, batches, parameter_groups
 
-CONFIG = PrequantTtt(
-    source="holdout",
-    epochs=2,
-    lr=1e-3,
-    first_block=0.3,
-    freeze_blocks=0,
-    final_lr_fraction=0.1,
-    sequences_per_step=2,
-    max_tokens=1000,
-    gradient_clip=0.0,
-)
+CONFIG = PrequantTtt("holdout", epochs=2, lr=1e-3, first_block=0.3, sequences_per_step=2, max_tokens=1000)
 TOKENS = np.random.default_rng(0).integers(2, 64, 16 * 5 + 8, dtype=np.uint16)  # five windows and a rest
 
 
