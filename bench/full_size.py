@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from fairway import presets
 from fairway.lm import checkpoint
 from fairway.lm.config import Architecture, Model
 from fairway.lm.model import GPT
-from fairway.params import load, parse, read_yaml
+from fairway.params import load, parse
 from fairway.quant import calibration, hessian
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
@@ -48,9 +49,9 @@ def full_size(steps: int) -> tuple[Architecture, dict[str, torch.Tensor], dict[s
 def _trained(steps: int) -> GPT:
     """#1406's network after `steps` small steps of the default training section, at its own learning rates."""
     tokenizer = Tokenizer.from_bytes((TOKENS / "tokenizer.model").read_bytes())
-    preset = read_yaml("presets/pr1406.yaml")
+    model_params = presets.content(presets.find("pr1406"))["model"]
     sizes = {"vocabulary_size": tokenizer.vocabulary_size, "bos": tokenizer.bos, "sequence_length": LENGTH}
-    model = GPT(Architecture(**dataclasses.asdict(parse(preset["model"], "model", Model)), **sizes))
+    model = GPT(Architecture(**dataclasses.asdict(parse(model_params, "model", Model)), **sizes))
     model.initialise(0)
     changes = {"steps": steps, "tokens_per_step": TOKENS_PER_STEP, "sequence_length": LENGTH, "compile": False}
     config = dataclasses.replace(load("params.yaml", "train", Train), **changes)

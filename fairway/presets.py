@@ -2,7 +2,8 @@
 
 `python -m fairway.presets list` shows them; `python -m fairway.presets pr885 laptop` writes them into params.yaml, in
 that order, and keeps its comments and its layout. An overlay is a file in presets/ with only the sections and keys that
-it sets. Nothing is written unless the whole result is valid. A preset is told from a scale by its whole `model` section.
+it sets. A preset names, with `extends`, the overlay that it changes; a scale extends nothing. Nothing is written unless
+the whole result is valid.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
 
-from fairway.errors import InputError
+from fairway.errors import InputError, reading
 from fairway.lm.config import Architecture, Model
 from fairway.params import parse, read_yaml
 from fairway.sections import SECTIONS, check
@@ -26,13 +27,34 @@ PARAMS = Path("params.yaml")
 
 
 def overlays() -> dict[str, Path]:
-    """The overlay files by name: presets, then scales; short names first, so that numbers are in order."""
+    """The overlay files by name: presets, then all others; short names first, so that numbers are in order."""
     paths = sorted(FOLDER.glob("*.yaml"), key=lambda path: (not is_preset(path), len(path.stem), path.stem))
     return {path.stem: path for path in paths}
 
 
 def is_preset(path: Path) -> bool:
-    return {field.name for field in dataclasses.fields(Model)} <= set(read_yaml(path).get("model") or ())
+    return "extends" in read_yaml(path)
+
+
+def lineage(path: Path) -> list[Path]:
+    """An overlay and what it extends, the root first. Raises InputError for a base that is not there or is above itself."""
+    found = [path]
+    while base := read_yaml(found[0]).get("extends"):
+        with reading(f"presets/{found[0].name}", "an overlay"):
+            parent = find(str(base))
+            if parent in found:
+                raise InputError(f"extends '{base}', which extends it in turn; expected a base that does not")
+        found.insert(0, parent)
+    return found
+
+
+def content(path: Path) -> dict[str, dict]:
+    """All sections of an overlay, with what it inherits."""
+    sections: dict[str, dict] = {}
+    for overlay in map(read_yaml, lineage(path)):
+        for name in overlay.keys() - {"extends"}:
+            sections[name] = sections.get(name, {}) | (overlay[name] or {})
+    return sections
 
 
 def find(name: str) -> Path:
@@ -50,30 +72,31 @@ def description(path: Path) -> str:
 
 
 def merge(params: Path, chosen: list[Path]) -> list[str]:
-    """Write overlays into a params file, in order; returns a line a changed key.
+    """Write overlays into a params file, in order; returns one line per changed key.
 
     Raises InputError, and leaves the file as it is, when an overlay or the result is not valid.
     """
     check(str(params))  # a mistake that was there before is no overlay's
     yaml = round_trip()
-    content = read(yaml, params)
-    before = {section: dict(values) for section, values in content.items()}
-    for path in chosen:
+    merged = read(yaml, params)
+    before = {section: dict(values) for section, values in merged.items()}
+    for path in [path for overlay in chosen for path in lineage(overlay)]:
         overlay = read(yaml, path)
-        check_overlay(overlay, content, path)
+        overlay.pop("extends", None)
+        check_overlay(overlay, merged, path)
         for section, values in overlay.items():
-            content[section].update({key: value for key, value in values.items() if value != content[section][key]})
+            merged[section].update({key: value for key, value in values.items() if value != merged[section][key]})
     temporary = params.with_name(f".{params.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yaml.dump(content, file)
+            yaml.dump(merged, file)
         check(str(temporary))
         temporary.replace(params)
     finally:
         temporary.unlink(missing_ok=True)
     return [
         f"{section}.{key}: {shown(before[section][key])} → {shown(value)}"
-        for section, values in content.items()
+        for section, values in merged.items()
         for key, value in values.items()
         if value != before[section][key]
     ]
@@ -94,14 +117,14 @@ def read(yaml: YAML, path: Path) -> CommentedMap:
         raise InputError(f"{path}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
 
 
-def check_overlay(overlay: CommentedMap, content: CommentedMap, path: Path) -> None:
+def check_overlay(overlay: CommentedMap, params: CommentedMap, path: Path) -> None:
     """Raises InputError, naming the overlay's file, for a section or key that does not exist or a value that does not fit."""
     source = f"presets/{path.name}"
     for section, values in overlay.items():
         if section not in SECTIONS:
             raise InputError(f"{source}: unknown section '{section}'; valid sections are {', '.join(SECTIONS)}")
-        merged = dict(content[section]) | values if isinstance(values, dict) else values
-        parse(merged, section, SECTIONS[section], source)
+        result = dict(params[section]) | values if isinstance(values, dict) else values
+        parse(result, section, SECTIONS[section], source)
 
 
 def shown(value: object) -> str:
@@ -114,7 +137,7 @@ def parameters(preset: Path) -> tuple[int, int]:
 
     from fairway.lm.model import GPT
 
-    sections = read_yaml(preset)
+    sections = content(preset)
     model = parse(sections["model"], "model", Model, str(preset))
     vocabulary_size = sections["tokenize"]["vocabulary_size"]
     sizes = {"vocabulary_size": vocabulary_size, "bos": 1, "sequence_length": sections["train"]["sequence_length"]}
@@ -125,11 +148,12 @@ def parameters(preset: Path) -> tuple[int, int]:
 
 
 def table() -> str:
-    """The overlays, one a line: presets with their parameters at full size, then scales."""
-    presets, scales = [], []
-    for name, path in overlays().items():
+    """The overlays, one per line: presets with their parameters at full size, then scales."""
+    presets, scales, known = [], [], overlays()
+    bases = {read_yaml(path).get("extends") for path in known.values()}
+    for name, path in known.items():
         if not is_preset(path):
-            scales.append(f"{name:<10}{description(path)}")
+            scales += [] if name in bases else [f"{name:<10}{description(path)}"]
             continue
         count, in_training = parameters(path)
         heads = f" ({in_training:,} with its multi-token heads)" if in_training > count else ""

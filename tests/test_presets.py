@@ -14,17 +14,9 @@ from fairway.errors import InputError
 from fairway.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESETS = "pr549 pr598 pr861 pr885 pr1185 pr1406 baseline".split()  # noqa: SIM905
-SCALES = "gpu1 h100x8 laptop".split()  # noqa: SIM905
-COUNTS = {  # of the systems' logs; pr1185 and pr861 from their code, whose logs do not agree with it
-    "pr549": 26_928_220,
-    "pr598": 27_030_108,
-    "pr861": 30_208_603,
-    "pr885": 26_993_756,
-    "pr1185": 27_038_923,
-    "pr1406": 26_928_220,
-    "baseline": 17_059_912,
-}
+PRESETS = [name for name, path in presets.overlays().items() if presets.is_preset(path)]
+SCALES = [name for name in presets.overlays() if name not in (*PRESETS, "challenge")]
+LINES = 40  # of a preset's file: it is the idea of its pull request
 
 
 @pytest.fixture
@@ -33,6 +25,13 @@ def params(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path / "params.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """An empty folder for overlays."""
+    (tmp_path / "presets").mkdir()
+    return tmp_path / "presets"
 
 
 def path_of(name: str) -> Path:
@@ -58,10 +57,25 @@ def comments(path: Path) -> list[str]:
     return [line[line.index("#") :] for line in path.read_text(encoding="utf-8").splitlines() if "#" in line]
 
 
+def sizes(name: str) -> tuple[int, int]:
+    """Parameters that a preset's first comment names, without and with multi-token heads: those of the system's log or code."""
+    said = re.search(r"Full size: ([\d,]+) parameters(?:, ([\d,]+) with the multi-token heads)?\.$", top(name), re.MULTILINE)
+    count, in_training = (int(number.replace(",", "")) for number in said.groups(said[1]))
+    return count, in_training
+
+
+def top(name: str) -> str:
+    return path_of(name).read_text(encoding="utf-8").partition("extends:")[0]
+
+
+def test_presets_and_scales_are_told_apart():
+    assert {"baseline", "pr549"} <= set(PRESETS) and {"laptop", "gpu1"} <= set(SCALES)
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_has_its_systems_size(name):
-    with_heads = 28_087_499 if name == "pr1185" else COUNTS[name]
-    assert presets.parameters(path_of(name)) == (COUNTS[name], with_heads)
+def test_a_preset_has_its_systems_size_in_few_lines(name):
+    assert presets.parameters(path_of(name)) == sizes(name)
+    assert len(path_of(name).read_text(encoding="utf-8").splitlines()) <= LINES
 
 
 def test_the_list_names_each_overlay_with_its_size_and_its_first_line(capsys):
@@ -72,13 +86,13 @@ def test_the_list_names_each_overlay_with_its_size_and_its_first_line(capsys):
         line = next(line for line in lines if line.split()[0] == name)
         first = path_of(name).read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("# ") and first[2:] in line
-        assert name in SCALES or line.split()[1] == f"{COUNTS[name]:,}"
+        assert name in SCALES or line.split()[1] == f"{sizes(name)[0]:,}"
     assert "(28,087,499 with its multi-token heads)" in next(line for line in lines if line.startswith("pr1185"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_valid_alone_and_at_every_scale(params, name):
-    model = read_yaml(path_of(name))["model"]
+    model = presets.content(path_of(name))["model"]
     for scales in ([], *([scale] for scale in SCALES)):
         presets.merge(params, [path_of(chosen) for chosen in [name, *scales]])  # fairway.sections.check is part of it
         assert scales == ["laptop"] or read_yaml(params)["model"] == model
@@ -109,13 +123,41 @@ def test_the_laptop_is_what_is_shipped_byte_for_byte(params):
 
 
 def test_nothing_of_one_preset_or_scale_is_left_by_the_next():
-    """Whatever any overlay sets, every preset sets, but for sections that it switches off by their first key."""
-    contents = {name: read_yaml(path_of(name)) for name in PRESETS + SCALES}
+    """Whatever any overlay sets, every preset sets, itself or in what it extends."""
+    contents = {name: presets.content(path_of(name)) for name in PRESETS + SCALES}
     keys = {(section, key) for content in contents.values() for section, values in content.items() for key in values}
     for name in PRESETS:
-        off = {section for section, values in contents[name].items() if next(iter(values.values())) == "none"}
-        missing = {(section, key) for section, key in keys if section not in off and key not in contents[name][section]}
-        assert missing == set(), name
+        assert {(section, key) for section, key in keys if key not in contents[name][section]} == set(), name
+
+
+def test_an_overlay_changes_what_it_extends(params, folder, monkeypatch):
+    monkeypatch.setattr(presets, "FOLDER", folder)
+    (folder / "root.yaml").write_text("train:\n  steps: 5\n  seed: 6\n", encoding="utf-8")
+    (folder / "middle.yaml").write_text("extends: root\ntrain:\n  seed: 7\neval:\n  batch: 2\n", encoding="utf-8")
+    mine = overlay(folder, "# mine\nextends: middle\neval:\n  batch: 3\n")
+    assert presets.lineage(mine) == [folder / name for name in ("root.yaml", "middle.yaml", "mine.yaml")]
+    assert presets.content(mine) == {"train": {"steps": 5, "seed": 7}, "eval": {"batch": 3}}
+    presets.merge(params, [mine])
+    merged, shipped = read_yaml(params), read_yaml(ROOT / "params.yaml")
+    assert merged == shipped | {"train": shipped["train"] | {"steps": 5, "seed": 7}, "eval": shipped["eval"] | {"batch": 3}}
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("pr54", "presets/mine.yaml: there is no preset or scale 'pr54'; the nearest is 'pr549' of mine, pr549"),
+        ("mine", "presets/mine.yaml: extends 'mine', which extends it in turn; expected a base that does not"),
+        ("pr549", "presets/pr549.yaml: extends 'mine', which extends it in turn; expected a base that does not"),
+    ],
+)
+def test_a_base_that_is_unknown_or_in_a_circle_is_named(params, folder, monkeypatch, base, sentence):
+    monkeypatch.setattr(presets, "FOLDER", folder)
+    (folder / "pr549.yaml").write_text("extends: mine\n", encoding="utf-8")
+    mine = overlay(folder, f"extends: {base}\n")
+    with pytest.raises(InputError) as error:
+        presets.content(mine)
+    assert str(error.value).startswith(sentence)
+    assert refused(params, mine).startswith(sentence)
 
 
 def test_changes_are_printed(params, capsys):
@@ -133,7 +175,7 @@ def test_later_overlays_win(params):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(params):
-    known = ", ".join(PRESETS + SCALES)
+    known = ", ".join(presets.overlays())
     with pytest.raises(InputError, match=re.escape(f"no preset or scale 'labtop'; the nearest is 'laptop' of {known}")):
         presets.main(["pr885", "labtop"])
     with pytest.raises(InputError, match=f"no preset or scale is named; expected 'list', or any of {known}"):

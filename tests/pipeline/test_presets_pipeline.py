@@ -87,7 +87,7 @@ def test_the_whole_course(name, tokenised, tmp_path, monkeypatch):
 
     certificate = json.loads(Path("artifacts/certify/certificate.json").read_text())
     assert certificate["reasons"] == [] and certificate["legal"] is True
-    params, preset, tiny = (read_yaml(path) for path in ("params.yaml", presets.find(name), "tiny.yaml"))
+    params, preset, tiny = read_yaml("params.yaml"), presets.content(presets.find(name)), read_yaml("tiny.yaml")
     trains = params["ttt"]["optimizer"] != "none"
     assert (certificate["test_time_training_updates"] >= 2) == trains
     assert metrics("prequant_ttt")["prequant_source"] == preset["prequant_ttt"]["source"]
