@@ -2,14 +2,13 @@
 
 `python -m fairway.presets list` shows them; `python -m fairway.presets pr885 laptop` writes them into params.yaml, in
 that order, and keeps its comments and its layout. An overlay is a file in presets/ with only the sections and keys that
-it sets. A preset names, with `extends`, the overlay that it changes; a scale extends nothing. Nothing is written unless
-the whole result is valid.
+it sets. A preset names, with `extends`, the overlay that it changes, and starts with all of `model` at its defaults, off;
+a scale extends nothing. Nothing is written unless the whole result is valid.
 """
 
 import dataclasses
 import difflib
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,12 +17,14 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
 
 from fairway.errors import InputError, reading
+from fairway.files import replacing
 from fairway.lm.config import Architecture, Model
 from fairway.params import parse, read_yaml
 from fairway.sections import SECTIONS, check
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 PARAMS = Path("params.yaml")
+OFF = dataclasses.asdict(Model())
 
 
 def overlays() -> dict[str, Path]:
@@ -50,7 +51,7 @@ def lineage(path: Path) -> list[Path]:
 
 def content(path: Path) -> dict[str, dict]:
     """All sections of an overlay, with what it inherits."""
-    sections: dict[str, dict] = {}
+    sections = {"model": OFF} if is_preset(path) else {}
     for overlay in map(read_yaml, lineage(path)):
         for name in overlay.keys() - {"extends"}:
             sections[name] = sections.get(name, {}) | (overlay[name] or {})
@@ -80,26 +81,29 @@ def merge(params: Path, chosen: list[Path]) -> list[str]:
     yaml = round_trip()
     merged = read(yaml, params)
     before = {section: dict(values) for section, values in merged.items()}
-    for path in [path for overlay in chosen for path in lineage(overlay)]:
-        overlay = read(yaml, path)
-        overlay.pop("extends", None)
-        check_overlay(overlay, merged, path)
-        for section, values in overlay.items():
-            merged[section].update({key: value for key, value in values.items() if value != merged[section][key]})
-    temporary = params.with_name(f".{params.name}.{os.getpid()}")
-    try:
+    for preset_or_scale in chosen:
+        change(merged, {"model": OFF} if is_preset(preset_or_scale) else {})
+        for path in lineage(preset_or_scale):
+            overlay = read(yaml, path)
+            overlay.pop("extends", None)
+            check_overlay(overlay, merged, path)
+            change(merged, overlay)
+    with replacing(params) as temporary:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             yaml.dump(merged, file)
         check(str(temporary))
-        temporary.replace(params)
-    finally:
-        temporary.unlink(missing_ok=True)
     return [
         f"{section}.{key}: {shown(before[section][key])} → {shown(value)}"
         for section, values in merged.items()
         for key, value in values.items()
         if value != before[section][key]
     ]
+
+
+def change(params: CommentedMap, overlay: dict) -> None:
+    """Set the keys of an overlay; what is so already keeps the way in which it is written."""
+    for section, values in overlay.items():
+        params[section].update({key: value for key, value in values.items() if value != params[section][key]})
 
 
 def round_trip() -> YAML:

@@ -1,8 +1,8 @@
-"""What every stage script shares: how it starts, how it fails, how it shows progress and writes small files.
+"""What every stage script shares: how it starts, fails, shows progress, and reads and writes small files.
 
 A user's mistake ends in one sentence and exit status 1, an interruption in status 130; neither leaves a half-written
-file, because every file is written beside its place and then renamed. With a terminal there is a progress bar, without
-one a plain line after ten seconds, twenty, forty, and then every minute.
+file (`fairway.files`). On a terminal there is a progress bar; elsewhere a plain line after ten seconds, twenty, forty,
+and then every minute.
 """
 
 import ctypes
@@ -21,11 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from fairway.errors import RERUN, InputError, reading
+from fairway.files import replacing
 
 PARAMS = Path("params.yaml")
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
-FIRST_RANK = os.environ.get("RANK", "0") == "0"  # of the processes that share a stage, the one that speaks
+FIRST_RANK = os.environ.get("RANK", "0") == "0"  # of the processes that share a stage, the one that prints
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -48,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once; of several ranks only the first one speaks."""
+    """Print a line at once, on the first of several ranks alone."""
     if FIRST_RANK:
         print(line, flush=True)
 
@@ -74,33 +75,6 @@ def deferring_interrupts():
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
-
-
-@contextmanager
-def naming(path: Path | str, temporary: Path | None = None):
-    """The system's errors in the block name `path`: one about a full disk names no file, others would name the temporary."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def replacing(path: Path | str):
-    """A temporary path beside `path`; it takes the place of `path` when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):  # by a run that was killed
-        left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with naming(path, temporary):
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
@@ -132,7 +106,7 @@ def read_json(path: Path, keys: list[str]) -> dict:
 
 
 def write_ledger(stage: str, split: str, tokens: int) -> None:
-    """The exposure ledger (DESIGN 3.7): the split that a stage learned from, and how many of its tokens it saw."""
+    """The exposure ledger: which split a stage learned from, and how many of its tokens it saw."""
     exposed = tokens if split == "val" else 0
     content = {"stage": stage, "learned_from": split, "tokens": tokens, "val_tokens_before_scoring": exposed}
     write_json(ARTIFACTS / stage / "ledger.json", content)

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairway import params
-from fairway.errors import InputError, reading
+from fairway.errors import InputError
+from fairway.files import errors_naming
 from fairway.text import corpus, documents, shards
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.config import Data, Tokenize
 from fairway.text.corpus import Corpus
-from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
+from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, read_tokenizer, train_bpe
 from stages import common
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     aside = common.ARTIFACTS / ".tokenize.partial"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        with common.naming(final):
+        with errors_naming(final):
             manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
             common.write_json(aside / "manifest.json", manifest)
             shutil.rmtree(final, ignore_errors=True)
@@ -56,9 +57,7 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
     """Copy val unchanged, cut holdout off the end of train, remove duplicates from train. Returns the manifest."""
-    model = BYTE_MODEL if config.tokenizer == "bytes" else read_given(config.shards_tokenizer, "tokenize.shards_tokenizer")
-    with reading(config.shards_tokenizer, "a tokenizer", ValueError):
-        tokenizer = Tokenizer.from_bytes(model)
+    model, tokenizer = given_tokenizer(config)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
         for globs, key in ((config.shards_train, "tokenize.shards_train"), (config.shards_val, "tokenize.shards_val"))
@@ -73,9 +72,13 @@ def from_shards(config: Tokenize, folder: Path) -> dict:
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
 
 
-def read_given(path: str, key: str) -> bytes:
-    (found,) = documents.find_files([path], key)
-    return found.read_bytes()
+def given_tokenizer(config: Tokenize) -> tuple[bytes, Tokenizer]:
+    """The model of ready-made shards, and the tokenizer that it describes."""
+    if config.tokenizer == "bytes":
+        return BYTE_MODEL, Tokenizer.from_bytes(BYTE_MODEL)
+    path, *_ = documents.find_files([config.shards_tokenizer], "tokenize.shards_tokenizer")
+    tokenizer = read_tokenizer(path, "give in tokenize.shards_tokenizer the .model file that made the shards")
+    return path.read_bytes(), tokenizer
 
 
 @contextmanager

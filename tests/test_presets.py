@@ -132,14 +132,16 @@ def test_nothing_of_one_preset_or_scale_is_left_by_the_next():
 
 def test_an_overlay_changes_what_it_extends(params, folder, monkeypatch):
     monkeypatch.setattr(presets, "FOLDER", folder)
-    (folder / "root.yaml").write_text("train:\n  steps: 5\n  seed: 6\n", encoding="utf-8")
+    (folder / "root.yaml").write_text("model:\n  layers: 3\ntrain:\n  steps: 5\n  seed: 6\n", encoding="utf-8")
     (folder / "middle.yaml").write_text("extends: root\ntrain:\n  seed: 7\neval:\n  batch: 2\n", encoding="utf-8")
     mine = overlay(folder, "# mine\nextends: middle\neval:\n  batch: 3\n")
     assert presets.lineage(mine) == [folder / name for name in ("root.yaml", "middle.yaml", "mine.yaml")]
-    assert presets.content(mine) == {"train": {"steps": 5, "seed": 7}, "eval": {"batch": 3}}
+    changes = {"model": presets.OFF | {"layers": 3}, "train": {"steps": 5, "seed": 7}, "eval": {"batch": 3}}
+    assert presets.content(mine) == changes
     presets.merge(params, [mine])
     merged, shipped = read_yaml(params), read_yaml(ROOT / "params.yaml")
-    assert merged == shipped | {"train": shipped["train"] | {"steps": 5, "seed": 7}, "eval": shipped["eval"] | {"batch": 3}}
+    assert merged == shipped | {section: shipped[section] | values for section, values in changes.items()}
+    assert shipped["model"]["gated_attention"] and not merged["model"]["gated_attention"]  # which nothing names
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fairway.errors import InputError
+from fairway.files import replacing
 
 CHUNK = 1 << 20  # bytes
 
@@ -45,13 +46,9 @@ def created(name: str) -> Iterator[BinaryIO]:
                 yield file
             return
         path = path.resolve()
-        temporary = path.with_name(path.name + ".part")
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        path.parent.stat()  # a folder that is missing is a mistake here
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            yield file
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.errors import InputError, reading
+from fairway.errors import RERUN, InputError, reading
 
 BYTE_MODEL = b"bytes"  # the whole "model" of the byte-level vocabulary
 BYTE_OFFSET = 4  # byte260: pad 0, BOS 1, EOS 2, unknown 3, then the bytes (reference/frontier-and-rules.md §5)
@@ -96,10 +96,14 @@ class Tokenizer:
         return self._decoded(ids[1:] if ids[:1] == [self.bos] else ids)
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer from a file. Raises InputError naming the file."""
+def read_tokenizer(path: Path, advice: str = RERUN) -> Tokenizer:
+    """Read a tokenizer from a file. Raises InputError naming the file and what to do."""
     with reading(path, "a tokenizer", ValueError):  # SentencePiece's words, and its pieces, may be no UTF-8
-        return Tokenizer.from_bytes(path.read_bytes())
+        serialized = path.read_bytes()
+        try:
+            return Tokenizer.from_bytes(serialized)
+        except InputError as error:
+            raise InputError(f"{error}; {advice}") from None
 
 
 def _byte_level(cls: type[Tokenizer]) -> Tokenizer:
@@ -115,9 +119,7 @@ def _sentencepiece(cls: type[Tokenizer], serialized: bytes) -> Tokenizer:
     try:
         model.LoadFromSerializedProto(serialized)
     except RuntimeError:
-        raise InputError(
-            f"the tokenizer model ({len(serialized)} bytes) is not a SentencePiece model; give the .model file of the tokenizer"
-        ) from None
+        raise InputError(f"the tokenizer model ({len(serialized)} bytes) is not a SentencePiece model") from None
     size = model.GetPieceSize()
     is_byte = np.array([model.IsByte(index) for index in range(size)])
     is_control = np.array([model.IsControl(i) or model.IsUnknown(i) or model.IsUnused(i) for i in range(size)])

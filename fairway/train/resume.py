@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from fairway.files import replacing
 from fairway.train.ranks import Ranks
 from fairway.train.step import TrainState
 
@@ -27,11 +28,8 @@ def key(contents: Iterable[bytes]) -> str:
 
 def save(folder: Path, state: TrainState, ranks: Ranks) -> None:
     """Save this rank's part of a run. All ranks save the same step together."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, state.step, ranks)
-    temporary = path.with_suffix(".part")
-    torch.save(state.state_dict(), temporary)
-    temporary.replace(path)
+    with replacing(_path(folder, state.step, ranks)) as temporary:
+        torch.save(state.state_dict(), temporary)
     ranks.barrier()
     for step in _steps(folder, ranks):
         if step != state.step:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 import zstandard
 
+from fairway.errors import InputError
 from fairway.params import read_yaml
 from fairway.proof import checks
 from fairway.score.files import table
@@ -173,3 +174,13 @@ def test_training_text_that_is_validation_text_is_refused(pipeline):
         writer.write(TOKENIZER.encode(DOCUMENTS[1]))
     certificate = run()
     assert certificate["reasons"] == ["train, holdout and val share no document: 1 documents in val and train"]
+
+
+@pytest.mark.parametrize("path", ["artifacts/quant/ledger.json", "reports/train/timing.json"])
+@pytest.mark.parametrize(
+    ("content", "problem"), [("", "not valid JSON"), ("[]", "expected the key"), ("{}", "expected the key")]
+)
+def test_a_damaged_ledger_or_timing_is_named(pipeline, path, content, problem):
+    Path(path).write_text(content)
+    with pytest.raises(InputError, match=f"{path}: {problem}.*; run `dvc repro` to write it again"):
+        certify.main()

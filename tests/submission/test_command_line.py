@@ -220,12 +220,12 @@ def test_mistakes_are_answered_with_a_sentence_and_leave_no_file(folder, coded, 
 
 def test_interrupted_it_leaves_what_was_there(folder, coded, monkeypatch, capsys):
     def interrupt(targets):
-        assert (folder / "coded.part").exists()
+        assert list(folder.glob(".coded.*.partial"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line.Submission, "predictor", lambda self, targets: interrupt(targets))
     assert call("compress", "text", "coded") == 130 and capsys.readouterr().err == "interrupted\n"
-    assert (folder / "coded").read_bytes() == coded and not (folder / "coded.part").exists()
+    assert (folder / "coded").read_bytes() == coded and not list(folder.glob(".coded.*"))
 
 
 def test_standard_input_and_output(folder, coded, capfdbinary, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from fairway.errors import InputError
-from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
+from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, read_tokenizer, train_bpe
 
 WORDS = "the quick brown fox and the quick lazy dog; née in Łódź 2024\n"
 SAMPLE = [WORDS.replace("o", vowel) * 3 + "\n\n\t x  y   z\r\n" for vowel in "oaeiu"]
@@ -123,3 +123,31 @@ def test_models_that_are_none_or_unfit():
         SentencePieceTrainer.Train(sentence_iterator=iter(SAMPLE), model_writer=model, **options)
         with pytest.raises(InputError, match=words):
             Tokenizer.from_bytes(model.getvalue())
+
+
+@pytest.mark.parametrize("advice", ["run `dvc repro` to write it again", "give another"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, advice):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InputError) as error:
+        read_tokenizer(path, *([advice] if advice.startswith("give") else []))
+    assert str(error.value) == f"{path}: the tokenizer model (8 bytes) is not a SentencePiece model; {advice}"
+    path.unlink()
+    with pytest.raises(InputError) as error:
+        read_tokenizer(path)
+    assert str(error.value) == f"{path}: missing; run `dvc repro` to write it again"
+    path.write_bytes(MODEL)
+    assert read_tokenizer(path).pieces == BPE.pieces
+
+
+def test_a_model_with_any_bit_flipped_is_read_or_refused_in_a_sentence(tmp_path):
+    """SentencePiece's own errors, and its pieces, may be no UTF-8."""
+    path, random, refused = tmp_path / "tokenizer.model", np.random.default_rng(0), 0
+    for place, bit in zip(random.integers(len(MODEL), size=800), random.integers(8, size=800), strict=True):
+        path.write_bytes(MODEL[:place] + bytes([MODEL[place] ^ 1 << bit]) + MODEL[place + 1 :])
+        try:
+            read_tokenizer(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+            refused += 1
+    assert 100 < refused < 800
