@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -22,6 +21,7 @@ from fairway.lm.model import GPT
 from fairway.params import load
 from fairway.quant import calibration, hessian, quantiser
 from fairway.quant.config import Quant
+from fairway.report import charts
 from fairway.score.bits import bits_per_byte
 from fairway.score.windows import score_windows
 from fairway.text.byte_count import table_bytes
@@ -103,16 +103,16 @@ def bytes_at(points: dict[int, Point], increase: float) -> float:
 
 
 def plot(results: dict[str, dict[int, Point]], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    for way, points in results.items():
-        ordered = sorted(points.values())
-        style = {"lw": 2.2} if way in (REFERENCE, BEST) else {"lw": 0.9, "alpha": 0.8}
-        axes.plot([p[0] / 1e6 for p in ordered], [p[1] for p in ordered], marker="o", ms=4, label=way, **style)
-    axes.set(xlabel="weights file (MB)", ylabel="increase over float (bits per byte)", yscale="log")
-    axes.set_title("What quantisation costs: default checkpoint, holdout text")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    """Increase against bytes: REFERENCE, BEST and rounding to nearest in color, the other ways thin and named by their dots."""
+    colors = {"rtn": "green", REFERENCE: "blue", BEST: "orange"}
+    curves = []
+    for way, points in sorted(results.items(), key=lambda item: item[0] in colors):  # those in color lie on top
+        size, increase, *_ = zip(*sorted(points.values()), strict=True)
+        curves.append(charts.Curve(colors.get(way, "grey thin"), size, increase, way))
+    axes = ("bytes of the weights file", "increase over float, bits per byte (log scale)")
+    panel = charts.curves(curves, axes, logarithmic=True, dots=True)
+    legend = {color: way for way, color in colors.items()} | {"grey": "the other ways"}
+    path.write_bytes(charts.document(charts.svg("what quantisation costs", panel, legend=legend)))
 
 
 def table(results: dict[str, dict[int, Point]]) -> list[str]:
@@ -145,7 +145,7 @@ def main() -> None:
     text = "\n".join([intro, *table(results), "", *figures]) + "\n"
     print(text)
     (RESULTS / "quantisers.md").write_text(text, encoding="utf-8")
-    plot(results, RESULTS / "quantisers.png")
+    plot(results, RESULTS / "quantisers.svg")
 
 
 if __name__ == "__main__":

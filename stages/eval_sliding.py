@@ -1,6 +1,6 @@
 """eval_sliding: the decoded artifact on the validation stream, its weights frozen.
 
-Three rungs of the ladder: the float checkpoint and the decoded artifact in windows that do not overlap, as the challenge
+Three scores: the float checkpoint and the decoded artifact in windows that do not overlap, as the challenge
 measures its round trips, and the artifact by `eval.method`, whose per-token scores are kept.
 """
 

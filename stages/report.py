@@ -1,7 +1,7 @@
 """report: the metrics and scores of all stages as one summary, its pages, tables for `dvc plots` and figures.
 
-Nothing is measured here. What the stages say about the same thing is compared first: score files of one stream, adding up
-to the metrics beside them, the mixture's made of the network's; bytes by role adding up to the artifact.
+Nothing is measured here. The stage first compares what other stages say about the same thing: the score files are of one
+stream and add up to the metrics beside them, the mixture's rows contain the network's, bytes by role add up to the artifact.
 """
 
 import subprocess
@@ -12,20 +12,14 @@ import pandas as pd
 
 from fairway.errors import RERUN, InputError, reading
 from fairway.params import parse_yaml, read_yaml
-from fairway.report import breakdown, html, passages, tables
-from fairway.report.page import page
+from fairway.report import breakdown, charts, content, figures, html, page, passages, tables
+from fairway.report.labels import MIXTURE, PER_TOKEN, SCORES, STREAMING, TTT, Score
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
 from fairway.text.tokenizer import read_tokenizer
 from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
-# Kind of score in the tables, the stage that wrote it, the metric it adds up to.
-KINDS = [
-    ("streaming", "eval_sliding", "val_bpb_sliding"),
-    ("ttt", "eval_ttt", "val_bpb_ttt"),
-    ("ngram", "eval_ngram", "val_bpb_ngram"),
-]
 PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
 MORE_KEYS = {"tokenize": ["val_tokens"], "compress": ["tokenizer_bytes", "weights_bytes"]}
 CERTIFICATE_KEYS = ["legal", "conditions", "reasons", "claims", "certified_tokens", "val_tokens"]
@@ -36,9 +30,8 @@ ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
 def main() -> None:
     wanted = {stage: list(MORE_KEYS.get(stage, [])) for stage in STAGES}
-    for key, stage in tables.SUMMARY:
-        if key not in tables.OPTIONAL:
-            wanted[stage].append(key)
+    for key, stage in [(score.metric, score.stage) for score in SCORES if not score.optional] + tables.REST:
+        wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
     certificate = read_certificate(ARTIFACTS / "certify/certificate.json")
     certificate_page = read_page(ARTIFACTS / "certify/certificate.md")
@@ -57,19 +50,23 @@ def main() -> None:
         "quarters": tables.quarters(scores),
         "savings": tables.savings(scores),
         "documents": tables.by_document(scores),
-        "orders": tables.by_order(scores["ngram"]),
+        "orders": tables.by_order(scores[MIXTURE.column]),
         "bytes": tables.byte_parts(metrics["compress"], roles),
+        "layers": breakdown.by_layer(roles),
+        "matrices": matrices,
     }
     folder = REPORTS / "report"
     for name, frame in frames.items():
         write_table(folder / f"{name}.tsv", frame[PLOTTED.get(name, list(frame))])
-    for name, content in drawings(frames | {"loss": losses}).items():
-        write_bytes(folder / f"{name}.png", content)
-    write_bytes(REPORTS / "summary.md", page(summary, frames, certificate["claims"]).encode())
+    frames |= {"loss": losses, "seconds": breakdown.seconds(timing)}
+    drawn = figures.drawn(frames)
+    for name, figure in drawn.items():
+        write_bytes(folder / f"{name}.svg", charts.document(figure.drawing))
+    sections = content.sections(summary, frames, drawn, certificate)
+    extremes = passages.extremes(scores[MIXTURE.column], pieces)
+    write_bytes(REPORTS / "summary.md", page.page(summary, frames["documents"], sections).encode())
+    write_bytes(REPORTS / "index.html", html.index(summary, frames, sections, extremes, changed_params()).encode())
     write_bytes(folder / "certificate.md", certificate_page)
-    frames |= {"loss": losses, "matrices": matrices, "layers": breakdown.by_layer(roles), "seconds": breakdown.seconds(timing)}
-    extremes = passages.extremes(scores["ngram"], pieces)
-    write_bytes(REPORTS / "index.html", html.index(summary, frames, certificate, extremes, changed_params()).encode())
     write_json(folder / "stages.json", metrics)
     write_json(REPORTS / "summary.json", summary)
     verdict = "legal" if summary["legal"] else "not legal"
@@ -110,27 +107,31 @@ def read_tsv(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
 
 
 def read_scores(metrics: dict[str, dict]) -> dict[str, np.ndarray]:
-    """Rows by kind of score. Raises InputError unless they are of one stream and add up to the stages' metrics."""
+    """Rows by column of the tables. Raises InputError unless they are of one stream and add up to the stages' metrics."""
     scores = {}
-    expected = metrics["tokenize"]["val_tokens"] - 1  # the first BOS is no target
-    for kind, stage, key in KINDS:
-        path = ARTIFACTS / stage / "scores.npy"
-        rows = scores[kind] = files.read(path)
+    expected = metrics["tokenize"]["val_tokens"] - 1  # no prediction has the first BOS as its target
+    for score in PER_TOKEN:
+        path = scores_path(score)
+        rows = scores[score.column] = files.read(path)
         if len(rows) != expected:
             raise InputError(
-                f"{path}: expected {expected:,} rows, one a validation token but the first, found {len(rows):,}; {RERUN}"
+                f"{path}: expected {expected:,} rows, one per validation token but the first, found {len(rows):,}; {RERUN}"
             )
-        first = scores["streaming"]
+        first = scores[STREAMING.column]
         if any(not np.array_equal(rows[field], first[field]) for field in ("token", "bytes")):
-            raise InputError(f"{path}: its tokens are not those of {ARTIFACTS / 'eval_sliding/scores.npy'}; {RERUN}")
-        total = bits_per_byte(rows["nats"], int(rows["bytes"].sum(dtype=np.int64)))
-        if not abs(total - metrics[stage][key]) <= ROUNDING:
-            where = REPORTS / stage / "metrics.json"
-            raise InputError(f"{path}: adds up to {total:.6f} bpb, but {where} says {key} {metrics[stage][key]}; {RERUN}")
-    if not np.array_equal(scores["ngram"]["neural"], scores["ttt"]["nats"]):
-        path, network = (ARTIFACTS / stage / "scores.npy" for stage in ("eval_ngram", "eval_ttt"))
+            raise InputError(f"{path}: its tokens are not those of {scores_path(STREAMING)}; {RERUN}")
+        total, said = bits_per_byte(rows["nats"], int(rows["bytes"].sum(dtype=np.int64))), metrics[score.stage][score.metric]
+        if not abs(total - said) <= ROUNDING:
+            where = REPORTS / score.stage / "metrics.json"
+            raise InputError(f"{path}: adds up to {total:.6f} bpb, but {where} says {score.metric} {said}; {RERUN}")
+    if not np.array_equal(scores[MIXTURE.column]["neural"], scores[TTT.column]["nats"]):
+        path, network = scores_path(MIXTURE), scores_path(TTT)
         raise InputError(f"{path}: its network's probabilities are not those of {network}; {RERUN}")
     return scores
+
+
+def scores_path(score: Score) -> Path:
+    return ARTIFACTS / score.stage / "scores.npy"
 
 
 def check_bytes(roles: pd.DataFrame, compress: dict) -> None:
@@ -148,22 +149,6 @@ def changed_params() -> pd.DataFrame | None:
     except (subprocess.CalledProcessError, FileNotFoundError):
         return None
     return breakdown.changed(read_yaml(PARAMS), parse_yaml(committed, f"{PARAMS} of the last commit"))
-
-
-def drawings(frames: dict[str, pd.DataFrame]) -> dict[str, bytes]:
-    """PNG files by the names of the tables that they show."""
-    from fairway.report import figures  # here, because matplotlib takes as long to import as all the rest
-
-    drawn = {
-        "ladder": figures.ladder,
-        "position": figures.position,
-        "savings": figures.savings,
-        "documents": figures.documents,
-        "orders": figures.orders,
-        "bytes": figures.parts,
-        "loss": figures.loss,
-    }
-    return {name: figures.png(draw(frames[name])) for name, draw in drawn.items()}
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fairway.report", description="Reports across runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    side = commands.add_parser("compare", help="runs side by side; Welch's t-test between groups of seeds")
+    side = commands.add_parser("compare", help="runs side by side, and Welch's t-test between groups of seeds")
     side.add_argument("revisions", nargs="*", metavar="REV", default=["HEAD", revisions.WORKSPACE], help=REVISION)
     side.add_argument("--csv", action="store_true", help="the numbers in full precision, without the tests")
     side.set_defaults(run=compared)

@@ -1,8 +1,8 @@
 """Revisions side by side: metrics and the params that differ, with differences from the first; then groups of seeds.
 
-Revisions of the same code whose params differ only in `train.seed` are one group. A group is held against the first
-group with Welch's t-test, in nats of validation loss a token, the unit of the challenge's margin. Both are converted
-with the first group's bytes a token: nats a token of two vocabularies would not compare.
+Revisions of the same code whose params differ only in `train.seed` form a group. Welch's t-test compares each group with the
+first, in nats of validation loss per token, the unit of the challenge's margin. Both are converted with the first group's
+bytes per token, because nats per token of two vocabularies do not compare.
 """
 
 import csv
@@ -21,7 +21,7 @@ Group = list[Revision]  # no seed twice
 
 
 def page(revisions: list[Revision]) -> str:
-    """The comparison as Markdown whose columns are in line on a terminal, too."""
+    """The comparison as Markdown whose columns also line up in a terminal."""
     header = [revision.name for revision in revisions]
     blocks = [aligned(["metric", *header], [[name, *cells(values)] for name, values in metrics(revisions)])]
     if differing := params(revisions):
@@ -43,7 +43,7 @@ def table(revisions: list[Revision]) -> str:
 
 
 def metrics(revisions: list[Revision]) -> list[tuple[str, list]]:
-    """Name and a value a revision (None where it has none), in the order of the summary, which begins with val_bpb."""
+    """Name, and one value per revision (None where it has none), in the order of the summary, which begins with val_bpb."""
     names = ordered([revision.metrics for revision in revisions])
     return [(name, [revision.metrics.get(name) for revision in revisions]) for name in names if name not in TWICE]
 
@@ -119,7 +119,7 @@ def notes(revisions: list[Revision]) -> list[str]:
 
 
 def groups(revisions: list[Revision]) -> list[Group]:
-    """Revisions that differ only in their seed, in the order given; a seed that comes again is the same run and left out."""
+    """Revisions that differ only in their seed, in the order given. Those of the same seed are one run: the first stays."""
     found: dict[tuple, dict] = {}
     for revision in revisions:
         found.setdefault(revision.recipe, {}).setdefault(revision.seed, revision)
@@ -136,11 +136,11 @@ def tests(found: list[Group]) -> list[str]:
     first, *others = found
     if all(len(group) == 1 for group in found):
         return [f"No test: one seed each; run `{SEEDS}` and `dvc queue start` on both sides."] if others else []
-    unit = first[0].nats_a_bit
-    header = ["group", "n", "seeds", "mean bpb", "deviation", "mean, nats a token", "gain, nats a token"]
+    unit = first[0].nats_per_bit
+    header = ["group", "n", "seeds", "mean bpb", "deviation", "mean, nats per token", "gain, nats per token"]
     rows = [row(group, first, unit) for group in found]
     return [
-        "Groups of runs that differ only in " + SEED + f"; nats a token are bits per byte times {unit:.4f} (ln 2 · "
+        "Groups of runs that differ only in " + SEED + f"; nats per token are bits per byte times {unit:.4f} (ln 2 · "
         f"{first[0].val_bytes:,} bytes / {first[0].val_targets:,} tokens of {first[0].name}).",
         aligned(header, rows),
         *(verdict(first, group, unit) for group in others),
@@ -159,16 +159,16 @@ def row(group: Group, first: Group, unit: float) -> list[str]:
 def verdict(first: Group, group: Group, unit: float) -> str:
     """One sentence of Welch's test, or of what it lacks."""
     names = f"{group[0].name} against {first[0].name}"
-    alone = [members[0].name for members in (first, group) if len(members) < 2]
-    if alone:
-        who = " and ".join(alone) + (" have one seed each" if len(alone) == 2 else " has one seed")
+    single = [members[0].name for members in (first, group) if len(members) < 2]
+    if single:
+        who = " and ".join(single) + (" have one seed each" if len(single) == 2 else " has one seed")
         return f"{names}: no test, {who}; two are needed, three are usual: run `{SEEDS}` and `dvc queue start` there."
     before, after = ([score * unit for score in scores(members)] for members in (first, group))
     any_gain, enough = welch(before, after), welch(before, after, MARGIN)
-    amount = f"{abs(any_gain.gain):.4f} nats a token {'better' if any_gain.gain > 0 else 'worse'}"
+    amount = f"{abs(any_gain.gain):.4f} nats per token {'better' if any_gain.gain > 0 else 'worse'}"
     holds = "shown" if enough.p < LEVEL else "not shown"
     return (
         f"{names}: {amount}, p = {any_gain.p:.2g} that it is no better (Welch, one-sided, t = {any_gain.t:.2f}, "
-        f"{any_gain.freedom:.1f} degrees of freedom). A gain of more than {MARGIN} nats a token at p < {LEVEL}, which a record "
-        f"needs: {holds} (p = {enough.p:.2g})."
+        f"{any_gain.freedom:.1f} degrees of freedom). A gain of more than {MARGIN} nats per token at p < {LEVEL}, which a "
+        f"record needs: {holds} (p = {enough.p:.2g})."
     )

@@ -16,7 +16,7 @@ LENGTH = 400  # bytes
 
 
 class Token(NamedTuple):
-    """Bits before: of the network alone, while it learns (TTT); after: mixed with what the text so far says."""
+    """Bits before mixing: those of the network while it learns (TTT); after: mixed with what the text so far predicts."""
 
     text: str
     before: float
@@ -83,7 +83,7 @@ def _passage(rows: np.ndarray, pieces: list[bytes], first: int, last: int, *wher
 
 
 def whole_characters(rows: np.ndarray, pieces: list[bytes]) -> list[Token]:
-    """Tokens in text order; neighbours that share a character as one, with the bits of both."""
+    """Tokens in text order; neighbors that share a character as one, with the bits of both."""
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     tokens, text, before, after = [], "", 0.0, 0.0
     for index, row in enumerate(rows, 1):

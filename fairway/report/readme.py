@@ -1,22 +1,15 @@
-"""README.md of a submission folder: score by seed, significance, ladder, bytes, certificate, settings and credits.
+"""README.md of a submission folder: score by seed, significance, each step's score, bytes, certificate, settings and credits.
 
-Everything but the author's own words comes from the runs. A credit names the pull request of the challenge that Fairway
-took a technique from, and appears when the params switch that technique on.
+Everything but the author's own words comes from the runs. A credit names the pull request of the challenge from which Fairway
+took a technique, and appears when the params switch that technique on.
 """
 
 from statistics import fmean, stdev
 
 from fairway.report import compare
 from fairway.report.compare import Group, aligned
+from fairway.report.labels import SCORES
 
-RUNGS = {
-    "val_bpb_float": "float weights, windows",
-    "val_bpb_quant": "quantised, windows",
-    "val_bpb_sliding": "weights frozen",
-    "val_bpb_ttt": "test-time training",
-    "val_bpb_cache": "continuous cache",
-    "val_bpb": "mixture: the score",
-}
 SETTINGS = """
     tokenize.tokenizer tokenize.vocabulary_size
     model.layers model.width model.heads model.kv_heads model.mlp_multiple model.activation model.recurrence
@@ -25,7 +18,7 @@ SETTINGS = """
     quant.method quant.bits quant.allocation quant.target_bytes quant.trellis compress.coder
     eval.method eval.context ttt.optimizer ttt.parameters ttt.lr ttt.chunk_tokens ttt.epochs
     cache.tokens cache.weight ngram.mixture ngram.max_order
-""".split()  # noqa: SIM905 — the hyper-parameters that matter; all are in params.yaml
+""".split()  # noqa: SIM905 — the most important params; params.yaml has all of them
 ANY = None
 # A param, the values that switch a technique on (ANY: all but 0, false and an empty list), its pull request, its name.
 CREDITS = [
@@ -71,17 +64,17 @@ def readme(entry: dict, runs: Group, baseline: Group, sizes: dict[str, int], cer
     """The page. `entry` is submission.json, `runs` the seeds, the packed one first, `sizes` the metrics of compress."""
     blocks = [
         f"# {entry['name']}",
-        f"**val_bpb {entry['val_bpb']:.4f}**, {entry['val_loss']:.4f} nats a token, {entry['bytes_total']:,} bytes.",
+        f"**val_bpb {entry['val_bpb']:.4f}**, {entry['val_loss']:.4f} nats per token, {entry['bytes_total']:,} bytes.",
         entry["blurb"],
         "## Score by seed",
-        aligned(["seed", "val_bpb", "nats a token", "bytes", "legal"], seed_rows(runs)),
-        f"`submission.pyz` is the run of seed {runs[0].seed}; nats a token are bits per byte times {runs[0].nats_a_bit:.4f}.",
+        aligned(["seed", "val_bpb", "nats per token", "bytes", "legal"], seed_rows(runs)),
+        f"`submission.pyz` is the run of seed {runs[0].seed}; nats per token = {runs[0].nats_per_bit:.4f} × bits per byte.",
     ]
     if baseline:
         blocks += [f"## Against {baseline[0].name}", *compare.tests([baseline, runs])]
     blocks += [
-        "## Ladder",
-        aligned(["rung", "bpb"], rungs(runs)),
+        "## From the float weights to the mixture",
+        aligned(["step", "bpb"], steps(runs)),
         "## Bytes",
         aligned(["part of submission.pyz", "bytes"], byte_rows(sizes)),
         "## Certificate",
@@ -99,8 +92,8 @@ def readme(entry: dict, runs: Group, baseline: Group, sizes: dict[str, int], cer
 
 
 def seed_rows(runs: Group) -> list[list[str]]:
-    """A row a seed; with several, their mean and standard deviation."""
-    scores, unit = compare.scores(runs), runs[0].nats_a_bit
+    """One row per seed; of several seeds also their mean and standard deviation."""
+    scores, unit = compare.scores(runs), runs[0].nats_per_bit
     rows = [
         [str(run.seed), f"{score:.5f}", f"{score * unit:.5f}", f"{run.metrics['artifact_bytes']:,}", yes(run.metrics["legal"])]
         for run, score in zip(runs, scores, strict=True)
@@ -115,10 +108,10 @@ def yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def rungs(runs: Group) -> list[list[str]]:
-    """Means over the seeds."""
-    present = {key: name for key, name in RUNGS.items() if key in runs[0].metrics}
-    return [[name, f"{fmean(run.metrics[key] for run in runs):.4f}"] for key, name in present.items()]
+def steps(runs: Group) -> list[list[str]]:
+    """Each score of the pipeline, as the mean over the seeds."""
+    measured = [score for score in SCORES if score.metric in runs[0].metrics]
+    return [[score.name, f"{fmean(run.metrics[score.metric] for run in runs):.4f}"] for score in measured]
 
 
 def byte_rows(sizes: dict[str, int]) -> list[list[str]]:

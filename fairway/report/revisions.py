@@ -42,8 +42,8 @@ class Revision:
         return json.dumps(scoring, sort_keys=True), self.code
 
     @property
-    def nats_a_bit(self) -> float:
-        """Nats a token for each bit per byte, on this validation text with this tokenizer."""
+    def nats_per_bit(self) -> float:
+        """Nats per token for each bit per byte, on this validation text with this tokenizer."""
         return math.log(2) * self.val_bytes / self.val_targets
 
 

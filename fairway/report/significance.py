@@ -1,6 +1,6 @@
 """Is one group of runs better than another by more than a margin? Welch's t-test, one-sided, on scores of several seeds.
 
-The challenge wants a record to be 0.005 nats better at p < 0.01. Its unit is the validation loss in nats a token, and the
+The challenge wants a record to be 0.005 nats better at p < 0.01. Its unit is the validation loss in nats per token, and the
 margin belongs to the null hypothesis: what is tested is that the gain is at most 0.005, not that it is at most zero.
 Student's distribution is written out, because the standard library has none and scipy would be there for one line.
 """
@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-MARGIN = 0.005  # nats a token
+MARGIN = 0.005  # nats per token
 LEVEL = 0.01
 
 

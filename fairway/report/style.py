@@ -1,9 +1,11 @@
-"""The style sheet of the HTML page: all colours are variables, defined once for light and once for dark.
+"""The style sheets of the HTML page and of the charts: all colors are variables, defined once for light and once for dark.
 
-The colours of the charts are those of Okabe and Ito (2008), lighter in the dark. SHADES classes, from b0 to b7, colour
-a token by its bits: in the light they get darker with more bits, in the dark lighter. On a narrow screen the charts shrink
-and their letters grow to make up for it.
+The colors of the charts are those of Okabe and Ito (2008), lighter in the dark. SHADES classes, from b0 to b7, color a token by
+its bits: more bits are darker in the light and lighter in the dark. On a narrow screen the charts shrink and their letters
+grow to make up for it.
 """
+
+import re
 
 BITS = (1, 2, 3, 4, 6, 8, 12)  # upper borders of all shades but the last
 SHADES = len(BITS) + 1
@@ -22,7 +24,25 @@ DARK = {
     "b0": "#161616", "b1": "#2b211a", "b2": "#40291b", "b3": "#56311b", "b4": "#6e3a1b", "b5": "#87431b", "b6": "#a14e1d",
     "b7": "#bd5b22",
 }  # fmt: skip
-COLOURS = ("blue", "orange", "green", "sky", "grey", "pink")
+COLORS = ("blue", "orange", "green", "sky", "grey", "pink")
+
+CHARTS = """
+svg text{font:11.5px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:var(--ink);
+font-variant-numeric:tabular-nums}
+svg .quiet{fill:var(--quiet)}
+svg .strong{font-weight:650}
+.line{fill:none;stroke:currentColor;stroke-width:1.6;stroke-linejoin:round}
+.thin{stroke-width:.9;opacity:.6}
+.dashed{stroke-dasharray:4 3;stroke-width:1}
+.fill,.dot{fill:currentColor}
+.soft{opacity:.4}
+.dot{fill-opacity:.45;stroke:currentColor}
+.grid{stroke:var(--grid)}
+.rule{stroke:var(--rule)}
+.level{stroke:var(--ink);stroke-width:2.5}
+.ground{fill:var(--paper)}
+@media(max-width:600px){svg text{font-size:14px}}
+""" + "\n".join(f".{color}{{color:var(--{color})}}" for color in COLORS)
 
 RULES = """
 *{box-sizing:border-box}
@@ -39,7 +59,6 @@ code{font:.9em ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 .score small{font-size:1.1rem;font-weight:400;color:var(--quiet);letter-spacing:0}
 .yes{color:var(--good);font-weight:650}
 .no{color:var(--bad);font-weight:650}
-.conditions{display:flex;flex-wrap:wrap;gap:.3rem 1.6rem;list-style:none;margin:.6rem 0 1rem;padding:0}
 .scroll{overflow-x:auto;margin:.6rem 0 1rem}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums lining-nums}
 th{text-align:left;font-weight:600;color:var(--quiet);border-bottom:1px solid var(--rule);vertical-align:bottom}
@@ -50,21 +69,7 @@ tr.total td{font-weight:650;border-bottom:0}
 td.wide{min-width:13rem}
 figure{margin:1.4rem 0;max-width:40rem}
 figcaption,.caption{font-size:.85rem;color:var(--quiet);margin:0}
-.legend{font-size:.85rem;margin:.1rem 0 .3rem}
-.legend span{margin-right:1.2rem;white-space:nowrap}
-.legend span::before{content:"";display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px;
-background:var(--c)}
 svg{display:block;width:100%;height:auto;overflow:visible}
-svg text{font-size:11.5px;fill:var(--ink);font-variant-numeric:tabular-nums}
-svg .quiet{fill:var(--quiet)}
-svg .strong{font-weight:650}
-.line{fill:none;stroke:var(--c);stroke-width:1.6;stroke-linejoin:round}
-.fill,.dot{fill:var(--c)}
-.soft{opacity:.4}
-.dot{fill-opacity:.45;stroke:var(--c)}
-.grid{stroke:var(--grid)}
-.rule{stroke:var(--rule)}
-.level{stroke:var(--ink);stroke-width:2.5}
 .passage{font:.875rem/1.75 ui-monospace,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere;
 margin:.2rem 0 1rem;max-width:46rem}
 .passage i,.scale i{font-style:normal;border-radius:2px}
@@ -73,7 +78,6 @@ margin:.2rem 0 1rem;max-width:46rem}
 .scale i:first-child{border:1px solid var(--grid)}
 summary{cursor:pointer;color:var(--link);font-size:.9rem}
 @media(max-width:600px){
-svg text{font-size:14px}
 .score{font-size:2.1rem}
 body{padding-top:1rem}
 }
@@ -82,15 +86,23 @@ body{padding-top:1rem}
 
 
 def sheet() -> str:
-    """The whole sheet."""
-    classes = [f".{colour}{{--c:var(--{colour})}}" for colour in COLOURS]
-    classes += [f".b{shade}{{background:var(--b{shade})}}" for shade in range(SHADES)]
+    """The sheet of the page, charts included."""
+    shades = [f".b{shade}{{background:var(--b{shade})}}" for shade in range(SHADES)]
     dark = f"@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
-    return "\n".join([f":root{{{variables(LIGHT)}}}", dark, RULES.strip(), *classes])
+    return "\n".join([f":root{{{variables(LIGHT)}}}", dark, RULES.strip(), CHARTS.strip(), *shades])
 
 
-def variables(colours: dict[str, str]) -> str:
-    return ";".join(f"--{name}:{colour}" for name, colour in colours.items())
+def variables(colors: dict[str, str]) -> str:
+    return ";".join(f"--{name}:{color}" for name, color in colors.items())
+
+
+def charts() -> str:
+    """The sheet of a chart in a file of its own, without variables, which not every viewer of SVG knows."""
+    return f"{resolved(LIGHT)}\n@media(prefers-color-scheme:dark){{{resolved(DARK)}}}\n"
+
+
+def resolved(colors: dict[str, str]) -> str:
+    return re.sub(r"var\(--(\w+)\)", lambda variable: colors[variable[1]], CHARTS)
 
 
 def shade(bits: float) -> int:

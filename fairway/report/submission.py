@@ -91,7 +91,7 @@ def packed_first(found: list[Revision], packed: Revision) -> Group:
 
 
 def one_group(found: list[Revision]) -> Group:
-    """Runs that differ in the seed alone, no seed twice. Raises InputError."""
+    """Runs that differ only in their seed, no seed twice. Raises InputError."""
     groups = compare.groups(found)
     if len(groups) > 1:
         first, other = (group[0].name for group in groups[:2])
@@ -113,7 +113,7 @@ def check_legal(runs: Group, certificate: dict) -> None:
 
 def scored(runs: Group) -> dict:
     """What submission.json says of the score: means over the seeds, and the bytes of the packed artifact."""
-    scores, unit = compare.scores(runs), runs[0].nats_a_bit
+    scores, unit = compare.scores(runs), runs[0].nats_per_bit
     by_seed = {
         str(run.seed): {
             "val_bpb": score,

@@ -11,19 +11,10 @@ import math
 import numpy as np
 import pandas as pd
 
-# Rung of the ladder, the stage whose metrics hold it, and its key there.
-LADDER = [
-    ("float", "eval_sliding", "val_bpb_float"),
-    ("quantised", "eval_sliding", "val_bpb_quant"),
-    ("streaming", "eval_sliding", "val_bpb_sliding"),
-    ("TTT", "eval_ttt", "val_bpb_ttt"),
-    ("cache", "eval_ttt", "val_bpb_cache"),
-    ("mixture", "eval_ngram", "val_bpb_ngram"),
-]
-OPTIONAL = {"val_bpb_cache"}  # there is none without a continuous cache
-LEARNERS = ("ttt", "ngram")  # the kinds that learn from the text, held against "streaming"
-# Keys of the summary (DESIGN section 4), in the order written, and the stage each comes from; `val_bpb` goes before them.
-SUMMARY = [(key, stage) for _, stage, key in LADDER] + [
+from fairway.report.labels import LEARNERS, MIXTURE, PER_TOKEN, SCORES, STREAMING, Score
+
+# Keys of the summary after the scores, in the order written, and the stage each comes from.
+REST = [
     ("quant_gap_bpb", "eval_sliding"),
     ("artifact_bytes", "compress"),
     ("headroom_bytes", "compress"),
@@ -47,14 +38,19 @@ ROLES = {
 
 def summary(metrics: dict[str, dict]) -> dict:
     """The headline metrics, flat; `metrics` are those of each stage by its name."""
-    present = [(key, stage) for key, stage in SUMMARY if key in metrics[stage] or key not in OPTIONAL]
-    return {"val_bpb": metrics["eval_ngram"]["val_bpb_ngram"]} | {key: metrics[stage][key] for key, stage in present}
+    scores = {score.metric: metrics[score.stage][score.metric] for score in measured(metrics)}
+    return {"val_bpb": scores[MIXTURE.metric]} | scores | {key: metrics[stage][key] for key, stage in REST}
+
+
+def measured(metrics: dict[str, dict]) -> list[Score]:
+    """The scores of a run: all but the optional ones that it did not measure."""
+    return [score for score in SCORES if score.metric in metrics[score.stage] or not score.optional]
 
 
 def ladder(metrics: dict[str, dict]) -> pd.DataFrame:
-    """stage, bpb, and gain: the bits per byte that the rung saves over the one before (NaN for the first)."""
-    present = [(rung, stage, key) for rung, stage, key in LADDER if key in metrics[stage] or key not in OPTIONAL]
-    frame = pd.DataFrame([(rung, metrics[stage][key]) for rung, stage, key in present], columns=["stage", "bpb"])
+    """stage (the name of a score), bpb, and gain: the bits per byte that it saves over the one before (NaN for the first)."""
+    rows = [(score.name, metrics[score.stage][score.metric]) for score in measured(metrics)]
+    frame = pd.DataFrame(rows, columns=["stage", "bpb"])
     frame["gain"] = -frame["bpb"].diff()
     return frame
 
@@ -75,17 +71,23 @@ def by_position(scores: dict[str, np.ndarray], bins: int = 50) -> pd.DataFrame:
 def quarters(scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """`by_position` in four parts, with the bits per byte that each learner saves there: `ttt_saves`, `ngram_saves`."""
     frame = by_position(scores, 4)
-    return frame.assign(**{f"{kind}_saves": frame["streaming"] - frame[kind] for kind in LEARNERS})
+    return frame.assign(**{f"{s.column}_saves": frame[STREAMING.column] - frame[s.column] for s in LEARNERS})
+
+
+def overall_gains(frame: pd.DataFrame) -> dict[str, float]:
+    """The bits per byte that each learner saves over streaming in the whole text; `frame` as made by `by_position`."""
+    sizes = frame["position"].diff().fillna(frame["position"])
+    return {s.column: ((frame[STREAMING.column] - frame[s.column]) * sizes).sum() / sizes.sum() for s in LEARNERS}
 
 
 def savings(scores: dict[str, np.ndarray], bins: int = 200) -> pd.DataFrame:
     """position (bytes, from 0), and the bits that each learner has saved over streaming by then: `ttt`, `ngram`.
 
-    The last row over the bytes is what the learner gains on the ladder; the slope says whether it still learns.
+    The last row over the bytes is the learner's overall gain; the slope says whether it still learns.
     """
     frame = by_position(scores, bins)
     sizes = frame["position"].diff().fillna(frame["position"])
-    saved = pd.DataFrame({kind: ((frame["streaming"] - frame[kind]) * sizes).cumsum() for kind in LEARNERS})
+    saved = pd.DataFrame({s.column: ((frame[STREAMING.column] - frame[s.column]) * sizes).cumsum() for s in LEARNERS})
     saved.insert(0, "position", frame["position"])
     return pd.concat([pd.DataFrame(0, index=[0], columns=saved.columns), saved], ignore_index=True)
 
@@ -110,8 +112,8 @@ def easy_to_hard(documents: pd.DataFrame, most: int = 60) -> pd.DataFrame:
     Neighbours are put together until at most `most` groups of about equally many bytes are left, which still add up.
     Documents without bytes are left out.
     """
-    ordered = documents[documents["bytes"] > 0].sort_values("streaming", kind="stable")
-    kinds = ["streaming", *LEARNERS]
+    ordered = documents[documents["bytes"] > 0].sort_values(STREAMING.column, kind="stable")
+    kinds = [score.column for score in PER_TOKEN]
     bits = ordered[kinds].mul(ordered["bytes"], axis=0).assign(bytes=ordered["bytes"])
     if len(bits) > most:
         bits = bits.groupby(((bits["bytes"].cumsum() - 1) * most // bits["bytes"].sum()).to_numpy()).sum()

@@ -57,7 +57,7 @@ def test_the_grid_of_the_page_runs_two_at_a_time_each_on_a_gpu_of_its_own(short,
         spans = sorted(run["span"] for run in found if run["gpu"] == gpu)
         assert len(spans) >= 2 and all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
     shown = compare.page([revisions.read(name) for name in names[3:] + names[:3]])
-    assert "0.0083 nats a token better, p = 0.004 that it is no better" in shown
+    assert "0.0083 nats per token better, p = 0.004 that it is no better" in shown
 
 
 def test_side_by_side_a_run_that_fails_stops_no_other(short, monkeypatch):

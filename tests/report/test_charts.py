@@ -1,22 +1,20 @@
 import re
-from html.parser import HTMLParser
+from xml.etree import ElementTree
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.report import charts
+from fairway.report.charts import Curve, svg
 
 numbers = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
 
-def texts(svg):
-    found = []
-    parser = HTMLParser()
-    parser.handle_data = found.append
-    parser.feed(svg)
-    return found
+def texts(panel):
+    """What a drawing of the panel says, read from the file that it is written to."""
+    root = ElementTree.fromstring(charts.document(svg("x", panel)))
+    return [element.text for element in root.iter() if element.tag.split("}")[1] in ("text", "title")]
 
 
 @given(numbers, numbers)
@@ -40,14 +38,19 @@ def test_a_logarithmic_scale_gives_ratios_the_same_room():
     assert [scale(value) for value in (1, 2, 4, 8)] == pytest.approx([0, 1, 2, 3])
 
 
+def test_an_axis_of_ratios_has_round_numbers_at_even_distances():
+    assert charts.decades(0.004, 0.3) == pytest.approx([0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+    assert charts.decades(2.4, 6.5) == charts.ticks(2.4, 6.5)
+
+
 def test_the_waterfall_says_every_level_and_every_gain():
-    frame = pd.DataFrame({"stage": ["float", "quantised", "mixture"], "bpb": [1.5, 1.625, 1.0], "gain": [None, -0.125, 0.625]})
-    found = texts(charts.waterfall(frame, "x"))
+    found = texts(charts.waterfall(["float", "quantised", "mixture"], [1.5, 1.625, 1.0]))
     assert found == ["1.5000", "float", "+0.1250", "1.6250", "quantised", "\N{MINUS SIGN}0.6250", "1.0000", "mixture"]
 
 
 def test_bars_are_as_long_as_their_numbers():
-    found = charts.bars(["a", "b"], {"blue": [30, 10], "grey": [0, 20]}, ["30", "30"], "x")
+    found = charts.bars(["a", "b"], {"blue": [30, 10], "grey": [0, 20]}, ["30", "30"])
+    found = "".join(found.body)
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', found)]
     starts = [float(start) for start in re.findall(r'<rect x="([\d.]+)"', found)]
     assert starts[0] == starts[1] and starts[2] == pytest.approx(starts[1] + widths[1], abs=0.2)  # parts side by side
@@ -62,8 +65,16 @@ def test_curves_lift_the_pen_over_missing_values():
 
 def test_words_of_a_chart_are_escaped():
     evil = "<script>&\"'"
-    for drawing in (charts.bars([evil], {"blue": [1]}, [evil], evil), charts.strips({evil: [(1.0, evil)]}, evil, evil)):
-        assert "<script" not in drawing and evil in texts(drawing)
+    for panel in (
+        charts.bars([evil], {"blue": [1]}, [evil]),
+        charts.strips({evil: [(1.0, evil)]}, evil),
+        charts.key({"sky": evil}),
+    ):
+        assert "<script" not in svg(evil, panel, legend={"blue": evil}) and evil in texts(panel)
+
+
+def test_what_cannot_be_printed_is_shown_as_its_escape():
+    assert "a\\x00\\x1b\\u202e" in texts(charts.bars(["a\0\x1b\u202e"], {"blue": [1]}, ["b"]))
 
 
 @pytest.mark.parametrize(
@@ -71,3 +82,41 @@ def test_words_of_a_chart_are_escaped():
 )
 def test_axis_labels_are_short(number, label):
     assert charts.short(number) == label
+
+
+def test_panels_stand_below_each_other_and_below_the_legend():
+    panel = charts.Panel(100, [])
+    shifts = re.findall(r"translate\(0 ([\d.]+)\)", svg("x", panel, panel, legend={"blue": "a", "orange": "b"}))
+    assert [float(shift) for shift in shifts] == [0, charts.key({"blue": "a"}).height, charts.key({"blue": "a"}).height + 100]
+
+
+def test_a_long_legend_takes_more_rows():
+    names = dict(zip(("blue", "orange", "green"), ("a" * 30, "b" * 30, "c" * 3), strict=True))
+    assert charts.key(names).height == charts.key({"blue": "a"}).height + 20
+
+
+def test_a_file_brings_its_colors_and_its_ground():
+    drawing = svg("a chart", charts.curves([Curve("blue", [0, 1], [1, 2])], ("x", "y")))
+    content = charts.document(drawing).decode()
+    assert (
+        "var(" not in content
+        and "@import" not in content
+        and re.findall(r"http[^\"]*", content) == ["http://www.w3.org/2000/svg"]
+    )
+    root = ElementTree.fromstring(content)
+    style, ground = list(root)[:2]
+    used = {name for element in root.iter() for name in element.get("class", "").split()}
+    assert used and all(f".{name}{{" in style.text for name in used)
+    assert ground.get("class") == "ground" and "prefers-color-scheme:dark" in style.text
+    left, top, width, height = map(float, root.get("viewBox").split())
+    assert (float(ground.get("x")), float(ground.get("y"))) == (left, top)
+    assert (float(root.get("width")), float(root.get("height"))) == (width, height)
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [[Curve("blue", [0, 1, 2], [1.0, None, 3.0])], [Curve("blue", [3], [1.0]), Curve("grey dashed", [3, 4], [1.0, 1.0])]],
+)
+def test_points_are_marked_where_there_are_any(curves):
+    found = "".join(charts.curves(curves, ("x", "y"), dots=True).body)
+    assert found.count("<circle") == sum(value is not None for curve in curves for value in curve.y)

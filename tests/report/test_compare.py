@@ -135,7 +135,7 @@ def test_without_git_there_is_a_workspace(tmp_path, monkeypatch):
 def test_numbers_of_a_run(repository):
     one = revisions.read("one")
     assert one.params["train.lr"] == 1e-05
-    assert one.nats_a_bit == pytest.approx(math.log(2) * 3000 / 1000)
+    assert one.nats_per_bit == pytest.approx(math.log(2) * 3000 / 1000)
 
 
 def test_runs_that_differ_in_the_seed_only_are_a_group(repository):
@@ -156,7 +156,7 @@ def test_groups_are_tested_in_nats_a_token():
     expected = welch([unit * x for x in before], [unit * x for x in after], 0.005)
     assert expected.p < 0.01
     assert f"shown (p = {expected.p:.2g})" in text and "not shown" not in text
-    assert re.search(r"b0 against a0: 0\.0208 nats a token better", text)
+    assert re.search(r"b0 against a0: 0\.0208 nats per token better", text)
 
 
 def test_a_gain_within_the_margin_is_no_record():

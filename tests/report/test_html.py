@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairway.report import breakdown, html, passages, style, tables
+from fairway.report import breakdown, content, figures, html, passages, style, tables
+from fairway.report.labels import PER_TOKEN
 from fairway.score.files import SCORE
 
 VOID = {"meta", "link"}
@@ -21,6 +22,7 @@ CERTIFICATE = {
     "val_tokens": 99,
 }
 SUMMARY = {"val_bpb": 1.25, "artifact_bytes": 1000, "headroom_bytes": 3000, "parameters": 2000, "bits_per_weight": 3.5}
+SUMMARY["certified_bpb"] = 1.2
 
 
 class Page(HTMLParser):
@@ -83,6 +85,7 @@ def inputs():
     frames = {
         "ladder": pd.DataFrame(rungs, columns=["stage", "bpb", "gain"]),
         "position": tables.by_position(scores),
+        "quarters": tables.quarters(scores),
         "savings": tables.savings(scores),
         "documents": tables.by_document(scores),
         "orders": tables.by_order(scores["ngram"]),
@@ -94,44 +97,45 @@ def inputs():
     }
     extremes = passages.extremes(scores["ngram"], [bytes([value]) for value in range(256)])
     changes = pd.DataFrame([("data.text_field", "a", "<i>")], columns=["key", "default", "value"])
-    return SUMMARY, frames, CERTIFICATE, extremes, changes
+    return SUMMARY, frames, content.sections(SUMMARY, frames, figures.drawn(frames), CERTIFICATE), extremes, changes
 
 
 @pytest.fixture(scope="module")
-def content(inputs):
+def index(inputs):
     return html.index(*inputs)
 
 
-def test_the_page_parses_and_asks_for_nothing_from_elsewhere(content):
-    page = Page(content)
-    assert "script" not in page.tags and "http" not in content and "url(" not in content and "@import" not in content
+def test_the_page_parses_and_asks_for_nothing_from_elsewhere(index):
+    page = Page(index)
+    assert "script" not in page.tags and "http" not in index and "url(" not in index and "@import" not in index
     assert set(page.links) == {
         "data:,",
         "report/certificate.md",
-        "compress/roles.tsv",
-        "quant/matrices.tsv",
         "train/loss.tsv",
-        *(f"report/{name}.tsv" for name in ("ladder", "bytes", "position", "savings", "documents", "orders")),
+        *(
+            f"report/{name}.tsv"
+            for name in ("ladder", "bytes", "layers", "position", "savings", "documents", "orders", "matrices")
+        ),
     }
 
 
-def test_any_text_is_shown_and_none_is_markup(content, inputs):
-    page = Page(content)
+def test_any_text_is_shown_and_none_is_markup(index, inputs):
+    page = Page(index)
     shown = [html.visible("".join(token.text for token in passage.tokens)) for part in inputs[3] for passage in part]
     assert page.passages == shown
     assert any("<script>alert('\"&amp;')</script> \\xff\\xfe \\x01\\x7f\\u202e" in passage for passage in page.passages)
-    assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\u202e\ufffd]", content)
+    assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\u202e\ufffd]", index)
     words = " ".join(page.words)
     assert "a <b>" in words and "<m>" in words and "<i>" in words
 
 
 def test_a_token_may_be_a_tag():
-    content = html.passage(passages.Passage(1, 0, 8, 2.0, [passages.Token("<script>\"'&", 1.0, 2.0)]))
-    assert Page(content).passages == ["<script>\"'&"] and "<script" not in content
+    found = html.passage(passages.Passage(1, 0, 8, 2.0, [passages.Token("<script>\"'&", 1.0, 2.0)]))
+    assert Page(found).passages == ["<script>\"'&"] and "<script" not in found
 
 
-def test_numbers_are_those_of_the_tables(content, inputs):
-    words = Page(content).words
+def test_numbers_are_those_of_the_tables(index, inputs):
+    words = Page(index).words
     frames = inputs[1]
     for said in (
         "1.2500",
@@ -154,41 +158,42 @@ def test_numbers_are_those_of_the_tables(content, inputs):
 
 
 def test_a_score_that_is_not_legal_says_why_and_shows_its_claims(inputs):
-    summary, frames, certificate, extremes, _ = inputs
+    summary, frames, _, extremes, _ = inputs
     refused = {"legal": False, "conditions": {"causal": False}, "reasons": ["a <b>: no"], "claims": [CLAIM | {"passed": False}]}
-    content = html.index(summary, frames, certificate | refused, extremes, None)
-    assert "Not legal" in Page(content).words and "a <b>: no" in Page(content).words
-    assert "<details open>" in content and 'class="yes"' not in content and "no commit to compare" in content
+    sections = content.sections(summary, frames, figures.drawn(frames), CERTIFICATE | refused)
+    index = html.index(summary, frames, sections, extremes, None)
+    assert "Not legal" in Page(index).words and "a <b>: no" in Page(index).words
+    assert "<details open>" in index and 'class="yes"' not in index and "no commit to compare" in index
 
 
-def test_same_input_same_bytes(content, inputs):
-    assert html.index(*inputs) == content
+def test_same_input_same_bytes(index, inputs):
+    assert html.index(*inputs) == index
     assert "None:" in html.index(*inputs[:-1], inputs[-1].iloc[:0])
 
 
-def test_every_variable_is_defined_in_light_and_in_dark(content):
+def test_every_variable_is_defined_in_light_and_in_dark(index):
     assert list(style.LIGHT) == list(style.DARK)
-    used = set(re.findall(r"var\(--([\w-]+)\)", content)) - {"c"}
+    used = set(re.findall(r"var\(--([\w-]+)\)", index))
     assert used == set(style.LIGHT)
-    assert all(f".{colour}{{" in content for colour in {*html.COLOURS.values(), *html.ROLE_COLOURS.values()})
+    assert all(f".{color}{{" in index for color in {*(score.color for score in PER_TOKEN), *figures.ROLE_COLORS.values()})
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance as the WCAG define it."""
-    channels = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    channels = (int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
-@pytest.mark.parametrize(("colours", "sign"), [(style.LIGHT, -1), (style.DARK, 1)])
-def test_more_bits_are_further_from_the_paper_and_all_can_be_read(colours, sign):
-    shades = [luminance(colours[f"b{shade}"]) for shade in range(style.SHADES)]
-    assert all(sign * step > 0 for step in np.diff(shades)) and colours["b0"] == colours["paper"]
-    for ground in [*shades, luminance(colours["paper"])]:
-        light, dark = sorted((ground, luminance(colours["ink"])), reverse=True)
+@pytest.mark.parametrize(("colors", "sign"), [(style.LIGHT, -1), (style.DARK, 1)])
+def test_more_bits_are_further_from_the_paper_and_all_can_be_read(colors, sign):
+    shades = [luminance(colors[f"b{shade}"]) for shade in range(style.SHADES)]
+    assert all(sign * step > 0 for step in np.diff(shades)) and colors["b0"] == colors["paper"]
+    for ground in [*shades, luminance(colors["paper"])]:
+        light, dark = sorted((ground, luminance(colors["ink"])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 3.5
     for name in ("quiet", "link", "good", "bad"):
-        light, dark = sorted((luminance(colours["paper"]), luminance(colours[name])), reverse=True)
+        light, dark = sorted((luminance(colors["paper"]), luminance(colors[name])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 4.5, name
 
 
@@ -196,3 +201,8 @@ def test_shades_follow_the_bits():
     shades = [style.shade(bits) for bits in np.linspace(0, 20, 200)]
     assert shades == sorted(shades) and set(shades) == set(range(style.SHADES))
     assert [style.shade(border) for border in style.BITS] == list(range(1, style.SHADES))
+
+
+def test_code_and_bold_and_links_are_those_of_markdown():
+    assert html.inline("`a**b` **c<d** `e`") == "<code>a**b</code> <b>c&lt;d</b> <code>e</code>"
+    assert html.linked("[a.md](b/a.md)") == '<a href="b/a.md">a.md</a>' and "<a" not in html.inline("[a](b)")

@@ -14,6 +14,7 @@ from fairway.errors import InputError
 from fairway.params import read_yaml
 from fairway.report import __main__ as command
 from fairway.report import readme, submission
+from fairway.submission import packing
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"author": "A", "github_id": "a", "name": "tree", "blurb": "New.", "date": "2026-01-02T03:04:05Z", "track": "t"}
@@ -30,7 +31,7 @@ def put(path: str, content) -> None:
 def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
     """All files that a submission is made from, in the current folder."""
     summary = {"val_bpb_float": bpb + 0.5, "val_bpb_ttt": bpb + 0.25, "artifact_bytes": 1000, "code_bytes": 300, "legal": legal}
-    put("reports/summary.json", {"val_bpb": bpb} | summary)
+    put("reports/summary.json", {"val_bpb": bpb, "val_bpb_ngram": bpb} | summary)
     put("reports/report/stages.json", {"tokenize": {"val_bytes": 3000, "val_tokens": 1001}, "train": {"train_loss": bpb}})
     put("reports/compress/metrics.json", SIZES)
     put("reports/report/certificate.md", "# Certificate\n")
@@ -95,11 +96,11 @@ def test_submission_json(repository):
 
 def test_readme(repository):
     page = submission.files(["one", "two"], ["base"], WORDS)["README.md"].decode()
-    assert page.startswith("# tree\n\n**val_bpb 1.2250**, 2.5473 nats a token, 1,000 bytes.\n\nNew.\n")
+    assert page.startswith("# tree\n\n**val_bpb 1.2250**, 2.5473 nats per token, 1,000 bytes.\n\nNew.\n")
     flat = re.sub(" +", " ", page)
     assert "| 2 | 1.20000 |" in flat and "| mean | 1.22500 |" in flat and "run of seed 2" in flat
     assert "two against base: no test, base has one seed" in flat
-    assert "| float weights, windows | 1.7250 |" in flat and "| mixture: the score | 1.2250 |" in flat
+    assert "| float | 1.7250 |" in flat and "| TTT | 1.4750 |" in flat and "| mixture | 1.2250 |" in flat
     assert "| zip directory | 20 |" in flat and "| total | 1,000 |" in flat
     assert "**Legal**" in flat and "- holds: the text comes back: identical" in flat
     assert "| quant.bits | 6 |" in flat
@@ -210,4 +211,5 @@ def test_settings_and_credits_are_params():
 
 
 def test_the_packed_modules_are_those_of_the_stage():
-    assert f"MODULES = {json.dumps(submission.MODULES)}" in (ROOT / "stages/compress.py").read_text(encoding="utf-8")
+    assert "packing.build(packing.MODULES, " in (ROOT / "stages/compress.py").read_text(encoding="utf-8")
+    assert submission.MODULES is packing.MODULES

@@ -193,7 +193,7 @@ def test_summary_has_its_keys_in_their_order():
     ]
 
 
-def test_ladder_gains_are_what_each_rung_saves():
+def test_ladder_gains_are_what_each_step_saves():
     frame = tables.ladder(METRICS)
     assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "cache", "mixture"]
     assert frame["bpb"].tolist() == [1.5, 1.625, 1.25, 1.125, 1.0625, 1.0]
@@ -201,7 +201,7 @@ def test_ladder_gains_are_what_each_rung_saves():
     assert math.isnan(frame["gain"][0])
 
 
-def test_without_a_cache_there_is_no_rung_of_it():
+def test_without_a_cache_there_is_no_step_of_it():
     metrics = METRICS | {"eval_ttt": {"val_bpb_ttt": 1.125}}
     frame = tables.ladder(metrics)
     assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "mixture"]

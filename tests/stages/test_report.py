@@ -114,7 +114,7 @@ def test_totals_of_every_table_are_the_headline(workplace):
     assert "val_bpb_cache" not in summary
 
 
-def test_the_cache_is_a_rung_where_it_was_measured(workplace):
+def test_the_cache_is_a_step_where_it_was_measured(workplace):
     change("reports/eval_ttt/metrics.json", val_bpb_cache=1.375)
     report.main()
     assert json.loads(Path("reports/summary.json").read_text())["val_bpb_cache"] == 1.375
@@ -125,8 +125,8 @@ def test_page_links_figures_that_are_there_and_no_timing_is_there(workplace):
     report.main()
     page = Path("reports/summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:]]
-    assert len(links) == 9 and all((Path("reports") / link).is_file() for link in links)
-    assert "| the text comes back | decoded | 9 bytes | yes | identical |" in page
+    assert len(links) == 19 and all((Path("reports") / link).is_file() for link in links)
+    assert "| proof | the text comes back | 9 bytes | yes | identical | decoded |" in re.sub(" +", " ", page)
     assert not any("second" in key for key in json.loads(Path("reports/summary.json").read_text()))
 
 
@@ -157,20 +157,24 @@ def test_same_input_same_bytes(workplace):
     assert written[0] == written[1]
     assert [Path(name).name for name in written[0]] == [
         "index.html",
-        "bytes.png",
+        "bytes.svg",
         "bytes.tsv",
         "certificate.md",
-        "documents.png",
+        "documents.svg",
         "documents.tsv",
-        "ladder.png",
+        "ladder.svg",
         "ladder.tsv",
-        "loss.png",
-        "orders.png",
+        "layers.svg",
+        "layers.tsv",
+        "loss.svg",
+        "matrices.svg",
+        "matrices.tsv",
+        "orders.svg",
         "orders.tsv",
-        "position.png",
+        "position.svg",
         "position.tsv",
         "quarters.tsv",
-        "savings.png",
+        "savings.svg",
         "savings.tsv",
         "stages.json",
         "summary.json",
