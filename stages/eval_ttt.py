@@ -1,7 +1,7 @@
 """eval_ttt: streaming scores of the decoded artifact, which learns from each chunk once the chunk has been scored.
 
-What a mixture wants to know of each token is written down on the way, so that eval_ngram needs no network. Several ranks
-share the gradients.
+What the mixture of `ngram.mixture` reads of each token is written down on the way, so that eval_ngram needs no network. Several
+ranks share the gradients.
 """
 
 import os
@@ -10,13 +10,12 @@ import time
 
 import numpy as np
 
-from fairway.mixture.config import Cache
+from fairway.mixture.config import Cache, Ngram
 from fairway.mixture.features import Features
 from fairway.mixture.tree import path_nats
 from fairway.params import load
 from fairway.score.config import Eval, Ttt
 from fairway.score.features import record_stream, tree_of
-from fairway.score.files import hint_table
 from fairway.score.streaming import learned_chunks
 from fairway.train.ranks import Ranks
 from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
@@ -28,6 +27,7 @@ OUT = ARTIFACTS / "eval_ttt"
 
 def main() -> None:
     scoring, training, cache = load(PARAMS, "eval", Eval), load(PARAMS, "ttt", Ttt), load(PARAMS, "cache", Cache)
+    mixture = load(PARAMS, "ngram", Ngram).mixture
     if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
         sys.exit(launch("stages.eval_ttt", visible_ranks()))
     ranks = Ranks.join()
@@ -38,32 +38,31 @@ def main() -> None:
         tree = tree_of(model)
         progress = Progress(len(validation.tokens) - 1, "tokens", "eval_ttt")
         start = time.monotonic()
-        share = {"rank": ranks.rank, "size": ranks.size, "average_": ranks.average_}
-        evidence = record_stream(model, validation.tokens, scoring, training, cache, advance=progress.advance, **share)
+        share = {"rank": ranks.rank, "size": ranks.size, "average_": ranks.average_, "advance": progress.advance}
+        features = record_stream(model, validation.tokens, scoring, training, cache, mixture, **share)
         seconds = time.monotonic() - start
-        progress.close(f"{validation.bpb(evidence.nats):.4f} bpb")
+        progress.close(f"{validation.bpb(features['nats']):.4f} bpb")
         if ranks.rank == 0:
-            write(validation, evidence, tree)
-            write_json(REPORTS / "eval_ttt/metrics.json", describe(validation, evidence, tree, training, cache))
-            rate = round(len(evidence.tokens) / seconds)
+            write(validation, features, tree)
+            write_json(REPORTS / "eval_ttt/metrics.json", describe(validation, features, tree, training, cache))
+            rate = round(len(features) / seconds)
             timing = {"seconds": round(seconds, 2), "tokens_per_second": rate, "world_size": ranks.size}
             write_json(REPORTS / "eval_ttt/timing.json", timing)
     finally:
         ranks.leave()
 
 
-def write(validation: Validation, evidence: Features, tree: np.ndarray) -> None:
-    write_scores(OUT / "scores.npy", validation, evidence.nats, evidence.entropy)
-    write_array(OUT / "hints.npy", hint_table(evidence))
-    write_array(OUT / "paths.npy", evidence.paths)
+def write(validation: Validation, features: Features, tree: np.ndarray) -> None:
+    write_scores(OUT / "scores.npy", validation, features["nats"], features["entropy"])
+    write_array(OUT / "features.npy", features)
     write_array(OUT / "tree.npy", tree)
 
 
-def describe(validation: Validation, evidence: Features, tree: np.ndarray, training: Ttt, cache: Cache) -> dict:
-    """The metrics; the cache's with the weight that the tree mixture starts from."""
-    metrics = {"val_bpb_ttt": round(validation.bpb(evidence.nats), 6)}
-    if cache.tokens:
-        cached = path_nats(evidence.paths[:, :, 1], tree[evidence.tokens], len(tree))
+def describe(validation: Validation, features: Features, tree: np.ndarray, training: Ttt, cache: Cache) -> dict:
+    """The metrics; those of the cache, which only the tree mixture reads, at `cache.weight`."""
+    metrics = {"val_bpb_ttt": round(validation.bpb(features["nats"]), 6)}
+    if cache.tokens and "paths" in features.dtype.names:
+        cached = path_nats(features["paths"][:, :, 1], tree[features["token"]], len(tree))
         metrics["val_bpb_cache"] = round(validation.bpb(cached), 6)
     return metrics | {"ttt_updates": learned_chunks(validation.tokens, training, validation.bos)}
 

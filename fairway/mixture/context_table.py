@@ -1,8 +1,8 @@
-"""What followed each context so far, in 16 bytes a context: a 64-bit fingerprint and its last three different successors.
+"""What followed each context so far, in 16 bytes per context: a 64-bit fingerprint and its last three different successors.
 
-A successor is a token and a count of at most 15: seen again it counts one more and moves to the front, while the counts of the
-others are halved, down to 2. Recent evidence weighs more than old, and a fourth successor displaces the least recent one.
-Low orders, with more successors than that, are the network's own ground. A table that is full takes no new context.
+A successor is a token and a count of at most 15: when it is seen again it counts one more and moves to the front, while the
+counts of the others are halved, down to 2. So recent tokens weigh more than old ones, and a fourth successor displaces the
+least recent one. Low orders have more successors than that, but there the network is strong. A full table takes no new context.
 """
 
 from typing import NamedTuple
@@ -12,23 +12,23 @@ import numpy as np
 from fairway.kernels import njit
 
 SUCCESSORS = 3
-BITS = 20  # of a successor: 16 of the token, above 4 of the count; the most recent is lowest
-MOST = 15  # a count
+SUCCESSOR_BITS = 20  # 16 of the token, and above them 4 of the count; the most recent successor is lowest
+MAX_COUNT = 15
 
 
-class Successors(NamedTuple):
+class ContextTable(NamedTuple):
     """Open addressing: `entries` uint64 (capacity, 2), fingerprint (0: empty) and successors; `used` int64 (1,)."""
 
     entries: np.ndarray
     used: np.ndarray
 
 
-def empty(capacity: int = 1 << 14) -> Successors:
-    return Successors(np.zeros((capacity, 2), np.uint64), np.zeros(1, np.int64))
+def empty(capacity: int = 1 << 14) -> ContextTable:
+    return ContextTable(np.zeros((capacity, 2), np.uint64), np.zeros(1, np.int64))
 
 
 @njit(inline="always")
-def mix(key, value):
+def fingerprint(key, value):
     """A fingerprint of a context and one more token; never 0 (the finaliser of splitmix64, Steele et al. 2014)."""
     z = key + (np.uint64(value) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -46,10 +46,10 @@ def slot_of(entries, key):
     return slot
 
 
-def grown(table: Successors, coming: int, most: int) -> Successors:
-    """The table, or a larger one where `coming` more contexts would fill more than two thirds; of `most` contexts at most."""
+def grown(table: ContextTable, coming: int, max_contexts: int) -> ContextTable:
+    """The table, or a larger one where `coming` more contexts would fill more than two thirds; of `max_contexts` at most."""
     capacity = len(table.entries)
-    wanted = min(int(table.used[0]) + coming, most)
+    wanted = min(int(table.used[0]) + coming, max_contexts)
     while 3 * wanted > 2 * capacity:
         capacity *= 2
     if capacity == len(table.entries):
@@ -71,12 +71,12 @@ def _refill(old, new):
 @njit(inline="always")
 def token_of(successors, k):
     """The k-th most recent successor; meaningless where its count is 0."""
-    return np.int64(successors >> np.uint64(BITS * k)) & 0xFFFF
+    return np.int64(successors >> np.uint64(SUCCESSOR_BITS * k)) & 0xFFFF
 
 
 @njit(inline="always")
 def count_of(successors, k):
-    return np.int64(successors >> np.uint64(BITS * k + 16)) & MOST
+    return np.int64(successors >> np.uint64(SUCCESSOR_BITS * k + 16)) & MAX_COUNT
 
 
 @njit
@@ -87,21 +87,21 @@ def followed(successors, token):
         if count_of(successors, k) and token_of(successors, k) == token:
             count, place = count_of(successors, k), k
             break
-    after = np.uint64(min(count + 1, MOST) << 16 | token)
+    after = np.uint64(min(count + 1, MAX_COUNT) << 16 | token)
     for k in range(SUCCESSORS):
         older = count_of(successors, k)
         if k != place and older:
             kept = np.uint64((older + 2) // 2 if older > 2 else older) << np.uint64(16) | np.uint64(token_of(successors, k))
-            after |= kept << np.uint64(BITS * (k + (k < place)))
+            after |= kept << np.uint64(SUCCESSOR_BITS * (k + (k < place)))
     return after
 
 
 @njit(inline="always")
-def count_successor(entries, used, most, key, token):
+def count_successor(entries, used, max_contexts, key, token):
     """Token has followed the context `key`; a context that is new and finds the table full is passed over."""
     slot = slot_of(entries, key)
     if entries[slot, 0] == 0:
-        if used[0] >= most:
+        if used[0] >= max_contexts:
             return
         entries[slot, 0] = key
         used[0] += 1

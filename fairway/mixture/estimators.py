@@ -1,22 +1,102 @@
-"""What the n-gram counts of the text so far say about the next token: for each order, a distribution over the vocabulary.
+"""What the text so far says about the next token: columns of estimates, and an order (weights.py puts them to use).
 
-`interpolated`: P_n(t) = (c − d(c) + P_{n−1}(t) Σ d) / total with discounts d of counts 1, 2 and more (Chen & Goodman 1998);
-P_0 is uniform. `kneser_ney`: the same, but an n-gram counts once for each different token that it has been seen after,
-except in the highest order. `add_one` (#1185): (c + 1) / (total + V). All of them sum to one whatever the counts are.
+Of n-grams, column k is order k + 1's distribution over the vocabulary, and the order is the longest whose context was seen
+before. `interpolated`: P_n(t) = (c − d(c) + P_{n−1}(t) Σ d) / total with discounts d of counts 1, 2 and more (Chen & Goodman
+1998); P_0 is uniform. `kneser_ney`: the same, but an n-gram counts once for each different token that it has been seen after,
+except in the highest order. `add_one` (#1185): (c + 1) / (total + V). These sum to one whatever the counts are; the published
+`hashed_ratio` (#885) does not (hashed_counts.py).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from fairway.kernels import njit
 from fairway.mixture.config import Ngram
+from fairway.mixture.features import Features
+from fairway.mixture.hashed_counts import HashedCounts
+from fairway.mixture.match import MatchEstimator
 from fairway.mixture.ngram_table import Cursor, add_longer, advance, empty_table, find, grown, start_of_text
 
 # total: the counts of all successors; ones, twos, more: how many of them have been counted once, twice, more often
 NODE = np.dtype(
     [("parent", "u4"), ("count", "u4"), ("total", "u4"), ("token", "u2"), ("ones", "u2"), ("twos", "u2"), ("more", "u2")]
 )
+
+
+class Estimator(Protocol):
+    """The estimator after some prefix of a text."""
+
+    def of_targets(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Estimates of each target, float64 (N, columns), and the orders, int64 (N,); each target is then observed."""
+
+    def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
+        """Estimates of all tokens in the next position, (V, columns), and its order. `neural` (V,) is what the network says."""
+
+    def observe(self, token: int) -> None:
+        """The next token is known."""
+
+
+def estimator_of(settings: Ngram, vocabulary_size: int) -> Estimator:
+    """The estimator that `ngram.mixture` and `ngram.estimator` name."""
+    if settings.mixture == "none":
+        return NoEstimator()
+    if settings.mixture == "tilt":
+        return MatchEstimator(vocabulary_size)
+    counts = HashedCounts if settings.estimator == "hashed_ratio" else Counts
+    return NgramEstimator(counts(settings, vocabulary_size), settings.update_tokens)
+
+
+class NoEstimator:
+    """Its order is always 0."""
+
+    def of_targets(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(features), 1)), np.zeros(len(features), np.int64)
+
+    def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
+        return np.zeros((len(neural), 1)), 0
+
+    def observe(self, token: int) -> None:
+        pass
+
+
+class NgramEstimator:
+    """n-grams, of which `update_tokens` at a time are counted, in the order of the text."""
+
+    def __init__(self, counts: "Counts | HashedCounts", update_tokens: int):
+        self.counts, self.update_tokens = counts, update_tokens
+        self.waiting: list[np.ndarray] = []  # pieces that have been read and not yet counted
+        self.missing = update_tokens  # tokens until they are
+
+    def of_targets(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        tokens = features["token"].astype(np.int64)
+        if self.update_tokens == 1:
+            return self.counts.learn(tokens)
+        results = []
+        while len(tokens):
+            piece, tokens = tokens[: self.missing], tokens[self.missing :]
+            results.append(self.counts.look(piece))
+            self._wait(piece)
+        return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
+
+    def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
+        return self.counts.of_all_tokens()
+
+    def observe(self, token: int) -> None:
+        tokens = np.array([token])
+        if self.update_tokens == 1:
+            self.counts.learn(tokens)
+        else:
+            self.counts.look(tokens)
+            self._wait(tokens)
+
+    def _wait(self, tokens: np.ndarray) -> None:
+        """Tokens that do not reach beyond the next update."""
+        self.waiting.append(tokens)
+        self.missing -= len(tokens)
+        if self.missing == 0:
+            self.counts.learn(np.concatenate(self.waiting))
+            self.waiting, self.missing = [], self.update_tokens
 
 
 class Rule(NamedTuple):
@@ -29,7 +109,7 @@ class Rule(NamedTuple):
 
 
 class Counts:
-    """The n-grams of a text so far, and two places in it: how far it has been counted, and how far it has been read."""
+    """The n-grams of a text so far, and two positions in it: how far it has been counted, and how far it has been read."""
 
     def __init__(self, settings: Ngram, vocabulary_size: int):
         kind = settings.estimator
@@ -39,7 +119,7 @@ class Counts:
         self.counted, self.read = start_of_text(settings.max_order), start_of_text(settings.max_order)
 
     def look(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """P_1, P_2, … of each token after those before it, (N, orders) float64, and the longest order that its place has,
+        """P_1, P_2, … of each token after those before it, (N, orders) float64, and the longest order that its position has,
         int64 (N,); 0 beyond it. The tokens have then been read, but not counted."""
         return self._walk(self.read, tokens, False)
 
@@ -51,7 +131,7 @@ class Counts:
         return results
 
     def of_all_tokens(self) -> tuple[np.ndarray, int]:
-        """P_1, P_2, … of every token of the vocabulary in the next place, (V, orders), and the longest order there."""
+        """P_1, P_2, … of every token of the vocabulary in the next position, (V, orders), and the longest order there."""
         estimates = np.zeros((self.rule.vocabulary_size, len(self.read.contexts)))
         return estimates, estimate_all(self.table, self.read, self.rule, estimates)
 

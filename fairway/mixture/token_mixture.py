@@ -1,77 +1,54 @@
-"""The network mixed with what the text so far says: every kind of `ngram.mixture` but `tree`.
+"""The network mixed with estimates of whole tokens: every kind of `ngram.mixture` but `tree`.
 
-`linear`, `fixed` (#885) and `entropy` (#1185) weigh the network against n-gram estimates (weights.py); `tilt` (#1514) favours
-one hinted token (tilt.py). Each gives a distribution if its parts are distributions. A token is scored, and then learned
-from: its part in the weights at once, its n-grams when `ngram.update_tokens` of them have gathered. Batches and single
-tokens run through the same code.
+An estimator says what the text so far makes of the next token (estimators.py); weights bring that together with what the
+network says (weights.py). The result is a distribution if the parts are distributions. A token is scored first and then
+learned from: by the weights at once, by the estimator when it chooses.
 """
 
 import numpy as np
 
 from fairway.mixture.config import Ngram
-from fairway.mixture.estimators import Counts
-from fairway.mixture.features import Features
-from fairway.mixture.hashed_counts import HashedCounts
-from fairway.mixture.tilt import Tilt
-from fairway.mixture.weights import EntropyAdaptive, Fixed, Linear
+from fairway.mixture.estimators import estimator_of
+from fairway.mixture.features import Features, NextTokenInputs
+from fairway.mixture.node import squash
+from fairway.mixture.tree import odds_between
+from fairway.mixture.weights import WEIGHTS
 
 BLOCK = 4096  # tokens whose estimates are held at a time
-WEIGHTS = {"linear": Linear, "fixed": Fixed, "entropy": EntropyAdaptive}
 
 
-class NgramMixture:
-    """The mixture after some prefix of a text."""
-
-    def __init__(self, settings: Ngram, vocabulary_size: int):
-        tilting = settings.mixture == "tilt"
-        self.kind = Tilt(settings) if tilting else CountMixture(settings, vocabulary_size)
-
-    def score(self, evidence: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Nats (N,) float32 and longest matched orders (N,) uint8 of the targets; afterwards all have been learned."""
-        probabilities, orders = self.kind.score(evidence)
-        return (-np.log(probabilities)).astype(np.float32), orders.astype(np.uint8)
-
-    def distribution(self, neural: np.ndarray, entropy: float, hint: int = 0, hint_order: int = 0) -> np.ndarray:
-        """Probabilities (V,) float64 of the next token, given the network's. Nothing is learned."""
-        return self.kind.distribution(np.asarray(neural, np.float64), float(entropy), hint, hint_order)
-
-
-class CountMixture:
-    """n-gram estimates, weighed. `update_tokens` at a time are counted, in the order of the text."""
+class TokenMixture:
+    """See protocol.Mixture. A decoder's tree is that of the token ids: it weighs all tokens before its first decision."""
 
     def __init__(self, settings: Ngram, vocabulary_size: int):
-        hashed = settings.estimator == "hashed_ratio"
-        self.counts = HashedCounts(settings, vocabulary_size) if hashed else Counts(settings, vocabulary_size)
+        self.estimator = estimator_of(settings, vocabulary_size)
         self.weights = WEIGHTS[settings.mixture](settings, vocabulary_size)
-        self.update_tokens = settings.update_tokens
-        self.waiting: list[np.ndarray] = []  # pieces that have been scored and not yet counted
-        self.missing = self.update_tokens  # tokens until they are
+        self.ranks = self.leaves = np.arange(vocabulary_size)
 
-    def score(self, evidence: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N,) float64 and longest matched orders (N,)."""
-        probabilities, orders = np.empty(len(evidence.tokens)), np.empty(len(evidence.tokens), np.int64)
-        start = 0
-        while start < len(orders):
-            piece = slice(start, start + (BLOCK if self.update_tokens == 1 else min(BLOCK, self.missing)))
-            estimates, orders[piece] = self._estimates(np.asarray(evidence.tokens[piece], np.int64))
-            neural = np.exp(-np.asarray(evidence.nats[piece], np.float64))
-            entropy = np.asarray(evidence.entropy[piece], np.float64)
-            probabilities[piece] = self.weights.mix(neural, entropy, estimates, orders[piece])
-            start = piece.stop
-        return probabilities, orders
+    def score(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        nats, orders = np.empty(len(features), np.float32), np.empty(len(features), np.uint8)
+        for start in range(0, len(features), BLOCK):
+            block = slice(start, start + BLOCK)
+            part = features[block]
+            estimates, orders_N = self.estimator.of_targets(part)
+            neural_N, entropy_N = np.exp(-part["nats"].astype(np.float64)), part["entropy"].astype(np.float64)
+            nats[block] = -np.log(self.weights.mix_targets(neural_N, entropy_N, estimates, orders_N))
+            orders[block] = orders_N
+        return nats, orders
 
-    def _estimates(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of tokens that do not reach beyond the next update."""
-        if self.update_tokens == 1:
-            return self.counts.learn(tokens)
-        results = self.counts.look(tokens)
-        self.waiting.append(tokens)
-        self.missing -= len(tokens)
-        if self.missing == 0:
-            self.counts.learn(np.concatenate(self.waiting))
-            self.waiting, self.missing = [], self.update_tokens
-        return results
+    def prepare(self, inputs: NextTokenInputs) -> None:
+        self.inputs = inputs
+        self.estimates, self.order = self.estimator.of_all_tokens(inputs.neural)
+        self.probabilities = self.weights.mix_all_tokens(inputs.neural, inputs.entropy, self.estimates, self.order)
+        self.below = np.concatenate(([0.0], np.cumsum(self.probabilities)))
 
-    def distribution(self, neural: np.ndarray, entropy: float, hint: int, hint_order: int) -> np.ndarray:
-        estimates, matched = self.counts.of_all_tokens()
-        return self.weights.at(neural, entropy, estimates, matched)
+    def distribution(self) -> np.ndarray:
+        return self.probabilities
+
+    def right(self, lo: int, hi: int, level: int) -> float:
+        return squash(odds_between(self.below, lo, hi))
+
+    def observe(self, token: int) -> None:
+        neural, entropy, order = self.inputs.neural[[token]], np.array([self.inputs.entropy]), np.array([self.order])
+        self.weights.mix_targets(neural, entropy, self.estimates[[token]], order)  # learns from the token
+        self.estimator.observe(token)

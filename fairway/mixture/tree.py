@@ -38,6 +38,14 @@ def levels_to(rank, vocabulary_size):
 
 
 @njit
+def odds_between(below_V1, lo, hi):
+    """Log-odds of the right half of a node, from running sums (V + 1,) of probabilities in the order of the leaves."""
+    half = middle(lo, hi)
+    right, left = below_V1[hi] - below_V1[half], below_V1[half] - below_V1[lo]
+    return math.log(max(right, FLOOR)) - math.log(max(left, FLOOR))
+
+
+@njit
 def nats_of(odds_D, rank, vocabulary_size):
     """−ln of a leaf's probability, given the log-odds of going right at each node on its path."""
     lo, hi, level, nats = 0, vocabulary_size, 0, 0.0

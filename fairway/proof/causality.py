@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairway.lm.model import GPT
-from fairway.mixture.flat import mixture_of
+from fairway.mixture.protocol import mixture_of
 from fairway.score.config import Settings
 from fairway.score.features import record_stream, tree_of
 
@@ -32,9 +32,10 @@ def scored_nats(model: GPT, settings: Settings, starts: np.ndarray, tokens: np.n
 
     The model is copied, not changed.
     """
-    evidence = record_stream(copy.deepcopy(model), tokens, settings.eval, settings.ttt, settings.cache, targets)
-    mixed = mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(evidence)[0]
-    return {"eval_ttt": evidence.nats, "eval_ngram": mixed}
+    mixture = settings.ngram.mixture
+    features = record_stream(copy.deepcopy(model), tokens, settings.eval, settings.ttt, settings.cache, mixture, targets)
+    mixed = mixture_of(settings.ngram, tree_of(model), starts, model.architecture.bos).score(features)[0]
+    return {"eval_ttt": features["nats"], "eval_ngram": mixed}
 
 
 def earlier_changes(

@@ -1,10 +1,14 @@
-"""Per-token scores on disk: .npy arrays of little-endian rows without padding, one row a target of the validation stream.
+"""Per-token scores on disk: .npy arrays of little-endian rows without padding, one row per target of the validation stream.
 
-scores.npy, 16 bytes a row: token u2; bytes u1, of UTF-8 that it spells (BOS 0); order u1, of the longest n-gram whose
+scores.npy, 16 bytes per row: token u2; bytes u1, of UTF-8 that it spells (BOS 0); order u1, of the longest n-gram whose
 context was seen before (0 where no n-gram model looked); neural f4, −ln of the network's probability of the token; nats
 f4, −ln of the probability that the stage scores it with; entropy f4, of the network's distribution, in nats.
-The rest of the evidence lies beside the scores of eval_ttt: hints.npy, 12 bytes a row: hint u2, order u2, nats f4, nearest
-f4; paths.npy: f4 (depth, 2) a row. evidence.py has their meaning. `numpy.save` writes them, `numpy.load` reads them.
+Beside the scores of eval_ttt lies features.npy, what the mixture of `ngram.mixture` reads of each target: token u2; nats f4,
+−ln of the network's probability of the token; entropy f4, as above; then, with `tree`, paths f4 (depth, 2), log-odds of going
+right at each node of the vocabulary tree on the token's path, by the network alone and with the continuous cache, and nearest
+f4, cosine of the nearest hidden state that the cache remembers (0: none); with `tilt`, match_nats f4, −ln of the network's
+probability of the match token. tree.npy: u2, the place of each token of the vocabulary among the leaves of that tree.
+`numpy.save` writes them, `numpy.load` reads them.
 """
 
 from pathlib import Path
@@ -13,13 +17,11 @@ from tokenize import TokenError
 import numpy as np
 
 from fairway.errors import RERUN, InputError, reading
-from fairway.mixture.features import Features
+from fairway.mixture.features import Features, feature_type
 
 SCORE = np.dtype(
     [("token", "<u2"), ("bytes", "u1"), ("order", "u1"), ("neural", "<f4"), ("nats", "<f4"), ("entropy", "<f4")],
 )
-HINT = np.dtype([("hint", "<u2"), ("order", "<u2"), ("nats", "<f4"), ("nearest", "<f4")])
-ODDS = np.dtype("<f4")
 RANK = np.dtype("<u2")
 
 
@@ -45,36 +47,18 @@ def table(
     return rows
 
 
-def hint_table(evidence: Features) -> np.ndarray:
-    """Rows of HINT: what the evidence of each target holds beside its scores and its path."""
-    rows = np.empty(len(evidence.tokens), HINT)
-    rows["hint"], rows["order"] = evidence.hints, evidence.hint_orders
-    rows["nats"], rows["nearest"] = evidence.hint_nats, evidence.nearest
-    return rows
-
-
 def read(path: Path) -> np.ndarray:
     """The rows of a score file, mapped (see `mapped`). Raises InputError."""
     return mapped(path, SCORE)
 
 
-def read_evidence(folder: Path) -> Features:
-    """Views of the three files in a folder, mapped. Raises InputError, also when they are not of one length."""
-    scores = read(folder / "scores.npy")
-    hints, paths = mapped(folder / "hints.npy", HINT), mapped(folder / "paths.npy", ODDS, dimensions=3)
-    for name, array in (("hints.npy", hints), ("paths.npy", paths)):
-        if len(array) != len(scores):
-            raise InputError(f"{folder / name}: {len(array):,} rows, expected {len(scores):,} as in scores.npy; {RERUN}")
-    return Features(
-        tokens=scores["token"],
-        nats=scores["neural"],
-        entropy=scores["entropy"],
-        hints=hints["hint"],
-        hint_nats=hints["nats"],
-        hint_orders=hints["order"],
-        paths=paths,
-        nearest=hints["nearest"],
-    )
+def read_features(folder: Path, mixture: str, vocabulary_size: int) -> Features:
+    """features.npy of a folder, mapped. Raises InputError, also when the mixture reads other fields or scores.npy has other rows."""
+    scores, path = read(folder / "scores.npy"), folder / "features.npy"
+    features = mapped(path, feature_type(mixture, vocabulary_size))
+    if len(features) != len(scores):
+        raise InputError(f"{path}: {len(features):,} rows, expected {len(scores):,} as in scores.npy; {RERUN}")
+    return features
 
 
 def read_tree(path: Path, vocabulary_size: int) -> np.ndarray:
@@ -85,7 +69,7 @@ def read_tree(path: Path, vocabulary_size: int) -> np.ndarray:
     return ranks
 
 
-def mapped(path: Path, row: np.dtype, dimensions: int = 1) -> np.ndarray:
+def mapped(path: Path, row: np.dtype) -> np.ndarray:
     """A .npy file as a read-only array, of which the system loads what is looked at: it may be larger than the memory.
 
     Raises InputError when the file is missing, damaged or of another layout.
@@ -94,7 +78,7 @@ def mapped(path: Path, row: np.dtype, dimensions: int = 1) -> np.ndarray:
         array = np.lib.format.open_memmap(path, mode="r")
         if path.stat().st_size != array.offset + array.nbytes:
             raise ValueError("its header does not tell its length")
-    if array.dtype != row or array.ndim != dimensions:
+    if array.dtype != row or array.ndim != 1:
         found = f"rows of type {array.dtype} in {array.ndim} dimensions"
-        raise InputError(f"{path}: {found}, expected {row} in {dimensions}; {RERUN}")
+        raise InputError(f"{path}: {found}, expected {row} in 1; {RERUN}")
     return np.asarray(array)

@@ -1,7 +1,7 @@
 """The predictor that a decoder runs: the next token's distribution, then the token; nothing else gets in (DESIGN 3.1).
 
-Observing is the only way a token reaches any state: key/value cache, continuous cache, weights, counts, mixture. A chunk is
-learned just before the first distribution that comes after it, so the last chunk of a text is never learned. A decoder asks
+Observing is the only way that a token reaches any state: key/value cache, continuous cache, weights, counts, mixture. A chunk
+is learned just before the first distribution that comes after it, so the last chunk of a text is never learned. A decoder asks
 node by node down a tree of the vocabulary, and never for the probabilities of the other tokens.
 """
 
@@ -13,10 +13,9 @@ import torch
 from fairway.lm.decoder import Decoder
 from fairway.lm.model import GPT
 from fairway.mixture.features import NextTokenInputs
-from fairway.mixture.flat import mixture_of
-from fairway.mixture.match import Match
+from fairway.mixture.protocol import mixture_of
 from fairway.score.config import Settings
-from fairway.score.features import HINT_ENTRIES, cache_of, tree_of
+from fairway.score.features import cache_of, tree_of
 from fairway.score.ttt import TestTimeTraining
 
 
@@ -31,15 +30,14 @@ class Predictor:
         ranks = tree_of(model) if settings.ngram.mixture == "tree" else np.arange(a.vocabulary_size)
         self.mixture = mixture_of(settings.ngram, ranks, starts, a.bos)
         self.ranks, self.leaves = self.mixture.ranks, self.mixture.leaves
-        self.cache = cache_of(settings.cache, a.vocabulary_size)
-        self.hints = Match(a.vocabulary_size, HINT_ENTRIES) if settings.ngram.mixture == "tilt" else None
+        self.cache = cache_of(settings.cache, a.vocabulary_size, settings.ngram.mixture)
         training = settings.ttt.optimizer != "none"
         self.training = TestTimeTraining(model, settings.ttt, targets) if training else None
-        self.steps = self._start()  # after the above, which may give the network a new head
+        self.decoder = self._new_decoder()  # after the above, which may give the network a new head
         self.text = array("H", [a.bos])
         self.nats: list[float] = []  # of the chunk so far
         self.hidden_D = np.empty(0, np.float32)
-        self.outlook: NextTokenInputs | None = None
+        self.inputs: NextTokenInputs | None = None
 
     def distribution(self) -> np.ndarray:
         """Probabilities (V,) float64 of the next token, given all tokens observed."""
@@ -54,23 +52,21 @@ class Predictor:
     def observe(self, token: int) -> None:
         self._prepare()
         if self.training is not None:
-            self.nats.append(-float(np.log(self.outlook.neural[token])))
+            self.nats.append(-float(np.log(self.inputs.neural[token])))
         self.mixture.observe(token)
         if self.cache is not None:
             self.cache.remember(torch.from_numpy(self.hidden_D)[None], torch.tensor([token]))
-        if self.hints is not None:
-            self.hints.observe(token)
         self.text.append(token)
-        self.outlook = None
+        self.inputs = None
 
     def _prepare(self) -> None:
-        if self.outlook is not None:
+        if self.inputs is not None:
             return
         self._learn()
         self._rebuild()
-        self.hidden_D = self.steps.feed(self.text[-1])
-        self.outlook = self._look()
-        self.mixture.prepare(self.outlook)
+        self.hidden_D = self.decoder.feed(self.text[-1])
+        self.inputs = self._next_inputs()
+        self.mixture.prepare(self.inputs)
 
     def _learn(self) -> None:
         """Test-time training where a chunk, or with resets a document, has come to its end."""
@@ -85,26 +81,25 @@ class Predictor:
             return
         self.nats.clear()
 
-    def _start(self) -> Decoder:
+    def _new_decoder(self) -> Decoder:
         return Decoder(self.model, self.settings.eval.context, self.settings.eval.reset == "document")
 
     def _rebuild(self) -> None:
         """Where a segment begins: a new key/value cache, of the inputs before."""
         at, settings = len(self.text) - 1, self.settings.eval
         if settings.segment_tokens and at and at % settings.segment_tokens == 0:
-            self.steps = self._start()
+            self.decoder = self._new_decoder()
             for token in self.text[max(0, at - settings.context) : at]:
-                self.steps.feed(token)
+                self.decoder.feed(token)
 
-    def _look(self) -> NextTokenInputs:
-        neural, entropy = softmax(self.steps.logits(self.hidden_D))
+    def _next_inputs(self) -> NextTokenInputs:
+        neural, entropy = softmax(self.decoder.logits(self.hidden_D))
         cached, nearest = neural, 0.0
         if self.cache is not None:
             found, nearest = self.cache.look(self.hidden_D)
             if nearest:
                 cached = neural + self.settings.cache.weight * (found - neural)
-        hint = self.hints.predict() if self.hints is not None else (0, 0)
-        return NextTokenInputs(neural, cached, entropy, nearest, *hint)
+        return NextTokenInputs(neural, cached, entropy, nearest)
 
 
 def softmax(logits: np.ndarray) -> tuple[np.ndarray, float]:
