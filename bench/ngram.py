@@ -1,6 +1,6 @@
-"""The n-gram mixtures on one core: tokens a second, bytes an n-gram, bits per byte; and a plan for 62 M tokens.
+"""The n-gram mixtures on one core: tokens per second, bytes per n-gram, bits per byte; and a plan for 62 M tokens.
 
-Speed: the validation stream of the default run over and over, 5 M tokens, with what eval_ttt recorded of the network. The
+Speed: the validation stream of the default run over and over, 5 M tokens, with the features that eval_ttt recorded. The
 peers are the same definitions in Python's dictionaries on the first tokens, as the tests have them; that of the linear
 mixture also with running sums. They must find the same scores. The plan is explained in ngram_plan.py. Seconds are of the
 CPU. Run after `dvc repro`: python -m bench.ngram
@@ -16,10 +16,10 @@ import numpy as np
 from bench.ngram_plan import linear, plan, timed, tree
 from fairway.mixture.config import Ngram
 from fairway.mixture.features import Features
-from fairway.mixture.flat import FlatMixture, mixture_of
-from fairway.mixture.tree_mixture import TreeMixture, word_starts
+from fairway.mixture.protocol import Mixture, mixture_of
+from fairway.mixture.tree_mixture import word_starts
 from fairway.score.bits import bits_per_byte
-from fairway.score.files import read, read_evidence
+from fairway.score.files import read, read_features
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
 from tests.mixture.dictionary import DictionaryCounts, DictionaryMixture
@@ -39,7 +39,6 @@ KINDS = {
     LINEAR: BEST_LINEAR,
     "linear, interpolated": other(estimator="interpolated"),
     "linear, counted every 32,768 tokens": other(update_tokens=32768),
-    "tilt, learned": other(mixture="tilt"),
     "fixed, kneser_ney": other(mixture="fixed"),
     "entropy, kneser_ney": other(mixture="entropy"),
     "entropy, add_one (#1185)": other(mixture="entropy", estimator="add_one"),
@@ -60,14 +59,14 @@ class Sizes(NamedTuple):
 class Recorded(NamedTuple):
     """What the stages have left: of the validation stream and its text, of the vocabulary, and the training split."""
 
-    evidence: Features
+    features: Features  # as the tree reads them
     text_bytes: int
     ranks: np.ndarray  # uint16 (V,)
     starts: np.ndarray  # bool (V,)
     bos: int
     train: np.ndarray  # uint16
 
-    def mixture(self, settings: Ngram) -> TreeMixture | FlatMixture:
+    def mixture(self, settings: Ngram) -> Mixture:
         return mixture_of(settings, self.ranks, self.starts, self.bos)
 
     def bpb(self, nats: np.ndarray) -> float:
@@ -77,7 +76,7 @@ class Recorded(NamedTuple):
 def read_recorded() -> Recorded:
     tokenizer = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
     return Recorded(
-        read_evidence(ARTIFACTS / "eval_ttt"),
+        read_features(ARTIFACTS / "eval_ttt", "tree", tokenizer.vocabulary_size),
         int(read(ARTIFACTS / "eval_ttt/scores.npy")["bytes"].sum(dtype=np.int64)),
         np.load(ARTIFACTS / "eval_ttt/tree.npy"),
         word_starts(tokenizer.pieces),
@@ -121,17 +120,10 @@ class RunningSums(DictionaryCounts):
                 sums[1] += ([0, *self.settings.discounts])[min(count + 1, 3)] - ([0, *self.settings.discounts])[min(count, 3)]
 
 
-def without_cache(evidence: Features) -> Features:
-    paths = np.repeat(evidence.paths[..., :1], 2, axis=-1)
-    return evidence._replace(paths=paths, nearest=np.zeros_like(evidence.nearest))
-
-
-def repeated(evidence: Features, tokens: int) -> Features:
-    return Features(*(np.resize(array, (tokens, *array.shape[1:])) for array in evidence))
-
-
-def first(evidence: Features, tokens: int) -> Features:
-    return evidence.part(slice(tokens))
+def without_cache(features: Features) -> Features:
+    features = features.copy()
+    features["paths"][..., 1], features["nearest"] = features["paths"][..., 0], 0
+    return features
 
 
 class Measured(NamedTuple):
@@ -139,19 +131,19 @@ class Measured(NamedTuple):
     rate: float  # tokens a second
 
 
-def measured(given: Recorded, evidence: Features, settings: Ngram, tokens: int) -> Measured:
+def measured(given: Recorded, features: Features, settings: Ngram, tokens: int) -> Measured:
     """Bits per byte of the validation stream, and the speed on the same repeated to so many tokens."""
-    given.mixture(settings).score(first(evidence, 100))  # compiles
-    bpb = given.bpb(given.mixture(settings).score(evidence)[0])
-    mixture, long = given.mixture(settings), repeated(evidence, tokens)
+    given.mixture(settings).score(features[:100])  # compiles
+    bpb = given.bpb(given.mixture(settings).score(features)[0])
+    mixture, long = given.mixture(settings), np.resize(features, tokens)
     return Measured(bpb, tokens / timed(lambda: mixture.score(long))[0])
 
 
 def measured_kinds(given: Recorded, tokens: int) -> dict[str, Measured]:
     kinds = {}
     for name, settings in KINDS.items():
-        evidence = without_cache(given.evidence) if name == NO_CACHE else given.evidence
-        kinds[name] = measured(given, evidence, settings, tokens)
+        features = without_cache(given.features) if name == NO_CACHE else given.features
+        kinds[name] = measured(given, features, settings, tokens)
     return kinds
 
 
@@ -163,26 +155,26 @@ def kinds_table(network: float, kinds: dict[str, Measured]) -> list[str]:
 
 def rate_on_slice(given: Recorded, settings: Ngram, tokens: int) -> tuple[float, np.ndarray]:
     """Tokens a second on the first tokens, and their nats."""
-    mixture, part = given.mixture(settings), first(given.evidence, tokens)
+    mixture, part = given.mixture(settings), given.features[:tokens]
     seconds, (nats, _) = timed(lambda: mixture.score(part))
     return tokens / seconds, nats
 
 
 def dictionary_rate(given: Recorded, counts: type[DictionaryCounts], tokens: int, expected: np.ndarray) -> float:
     """Tokens a second of the linear mixture in dictionaries."""
-    part, vocabulary = first(given.evidence, tokens), len(given.ranks)
-    neural = np.exp(-part.nats.astype(np.float64))
+    part, vocabulary = given.features[:tokens], len(given.ranks)
+    neural = np.exp(-part["nats"].astype(np.float64))
     peer = DictionaryMixture(BEST_LINEAR, vocabulary)
     peer.counts = counts(BEST_LINEAR, vocabulary)
-    rows = part.tokens.tolist(), neural.tolist(), part.entropy.tolist()
+    rows = part["token"].tolist(), neural.tolist(), part["entropy"].tolist()
     return tokens / peer_seconds(peer, rows, expected)
 
 
 def plain_tree_rate(given: Recorded, tokens: int, expected: np.ndarray) -> float:
     """Tokens a second of the tree in dictionaries."""
-    part = first(given.evidence, tokens)
+    part = given.features[:tokens]
     peer = PlainTree(BEST_TREE, given.ranks, given.starts, given.bos)
-    rows = part.tokens.tolist(), part.paths.tolist(), part.nearest.tolist(), part.entropy.tolist()
+    rows = part["token"].tolist(), part["paths"].tolist(), part["nearest"].tolist(), part["entropy"].tolist()
     return tokens / peer_seconds(peer, rows, expected)
 
 
@@ -198,17 +190,17 @@ def report(given: Recorded, sizes: Sizes) -> str:
     plain, running = (dictionary_rate(given, kind, sizes.linear_peer, expected) for kind in (DictionaryCounts, RunningSums))
     tree_on_slice, expected = rate_on_slice(given, BEST_TREE, sizes.tree_peer)
     plain_tree = plain_tree_rate(given, sizes.tree_peer, expected)
-    extent = given.train, sizes.plan, sizes.full, given.evidence.paths.shape[1]
+    extent = given.train, sizes.plan, sizes.full, len(given.ranks)
     linear_plan = plan(linear(BEST_LINEAR, len(given.ranks)), *extent)
     tree_plan = plan(tree(given.mixture(BEST_TREE)), *extent)
     lines = [
         "# n-gram mixtures on one core",
         "",
         f"Orders up to {BEST_LINEAR.max_order} where no more is said. bpb of the validation stream, "
-        f"{len(given.evidence.tokens):,} tokens; tokens a second of CPU time on the same repeated to {sizes.speed:,}. "
+        f"{len(given.features):,} tokens; tokens a second of CPU time on the same repeated to {sizes.speed:,}. "
         "`python -m bench.ngram` printed this.",
         "",
-        *kinds_table(given.bpb(given.evidence.nats), kinds),
+        *kinds_table(given.bpb(given.features["nats"]), kinds),
         "",
         f"Dictionaries of the linear definition on the first {sizes.linear_peer:,} tokens: {plain:,.0f} tokens/s as the tests "
         f"have them, {running:,.0f} with running sums; linear on the same tokens {on_slice:,.0f}.",

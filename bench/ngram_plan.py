@@ -15,21 +15,23 @@ import numpy as np
 from fairway.mixture import context_table
 from fairway.mixture.config import Ngram
 from fairway.mixture.estimators import NODE
-from fairway.mixture.features import Features
+from fairway.mixture.features import Features, feature_type
 from fairway.mixture.ngram_table import empty_table
-from fairway.mixture.token_mixture import NgramMixture
+from fairway.mixture.protocol import Mixture
+from fairway.mixture.token_mixture import TokenMixture
+from fairway.mixture.tree import depth
 from fairway.mixture.tree_mixture import TreeMixture
 
 EXCHANGED = 0.2  # of the tokens of a copy
 ENTRIES = 100_000_000  # `ngram.table_entries` of params.yaml
-PIECE = 1 << 18  # tokens whose evidence is held at a time
+PIECE = 1 << 18  # tokens whose features is held at a time
 
 
 class Planned(NamedTuple):
     """A mixture that has not seen anything, and the table that it fills."""
 
     noun: str  # what the table holds
-    mixture: NgramMixture | TreeMixture
+    mixture: Mixture
     held: Callable[[], tuple[int, float]]  # how many, and the bytes of one
     gigabytes: Callable[[float], tuple[float, float]]  # of so many: in use, and the most while the table grows
 
@@ -49,10 +51,10 @@ def timed(function: Callable) -> tuple[float, object]:
 
 
 def linear(settings: Ngram, vocabulary: int) -> Planned:
-    mixture = NgramMixture(settings, vocabulary)
+    mixture = TokenMixture(settings, vocabulary)
 
     def held() -> tuple[int, float]:
-        table = mixture.kind.counts.table
+        table = mixture.estimator.counts.table
         return int(table.used[0]), NODE.itemsize + table.index.nbytes / int(table.used[0])
 
     return Planned("n-gram", mixture, held, lambda count: ngram_gigabytes(count, vocabulary))
@@ -95,30 +97,24 @@ def long_text(train: np.ndarray, tokens: int, exchanged: float = EXCHANGED) -> n
     return np.concatenate(copies)[:tokens]
 
 
-def random_evidence(tokens: np.ndarray, depth: int, random: np.random.Generator) -> Features:
-    """Of the size that a network's would have. There are no hints."""
-    nats = random.gamma(1.0, 2.5, len(tokens))
-    network = 3 * random.standard_normal((len(tokens), depth, 1), np.float32)
-    cached = network + 0.3 * random.standard_normal(network.shape, np.float32)
-    none = np.zeros(len(tokens), np.uint8)
-    return Features(
-        tokens=tokens,
-        nats=nats,
-        entropy=np.minimum(nats, 6.9),
-        hints=none,
-        hint_nats=none,
-        hint_orders=none,
-        paths=np.concatenate((network, cached), axis=2),
-        nearest=random.random(len(tokens), np.float32),
-    )
+def random_features(tokens: np.ndarray, vocabulary: int, random: np.random.Generator) -> Features:
+    """What the tree reads, of the size that a network's would have."""
+    features = np.empty(len(tokens), feature_type("tree", vocabulary))
+    network = 3 * random.standard_normal((len(tokens), depth(vocabulary)), np.float32)
+    features["token"], features["nats"] = tokens, random.gamma(1.0, 2.5, len(tokens))
+    features["entropy"] = np.minimum(features["nats"], 6.9)
+    features["paths"][..., 0] = network
+    features["paths"][..., 1] = network + 0.3 * random.standard_normal(network.shape, np.float32)
+    features["nearest"] = random.random(len(tokens), np.float32)
+    return features
 
 
-def seconds_for(mixture: NgramMixture | TreeMixture, tokens: np.ndarray, depth: int, random: np.random.Generator) -> float:
+def seconds_for(mixture: Mixture, tokens: np.ndarray, vocabulary: int, random: np.random.Generator) -> float:
     """CPU seconds for the next tokens of the text."""
     spent = 0.0
     for start in range(0, len(tokens), PIECE):
-        evidence = random_evidence(tokens[start : start + PIECE], depth, random)
-        spent += timed(lambda evidence=evidence: mixture.score(evidence))[0]
+        features = random_features(tokens[start : start + PIECE], vocabulary, random)
+        spent += timed(lambda features=features: mixture.score(features))[0]
     return spent
 
 
@@ -128,14 +124,14 @@ def power_law(x: list[int], y: list[float]) -> tuple[float, float]:
     return y[-1] / x[-1] ** b, b
 
 
-def plan(planned: Planned, train: np.ndarray, tokens: int, full: int, depth: int) -> Outcome:
-    """Rows of the plan, and what is extrapolated to `full` tokens. `depth` is that of the vocabulary's tree."""
+def plan(planned: Planned, train: np.ndarray, tokens: int, full: int, vocabulary: int) -> Outcome:
+    """Rows of the plan, and what is extrapolated to `full` tokens."""
     text, random, noun = long_text(train, tokens), np.random.default_rng(1), planned.noun
     marks = [len(train) // 4, len(train) // 2, len(train), tokens // 2, tokens]
     lines = [f"| tokens | {noun}s | a token | bytes each | CPU seconds | tokens/s since the row above |", "|" + "---:|" * 6]
     done, seconds, stored, spent = 0, 0.0, [], []
     for mark in marks:
-        more = seconds_for(planned.mixture, text[done:mark], depth, random)
+        more = seconds_for(planned.mixture, text[done:mark], vocabulary, random)
         seconds += more
         count, size = planned.held()
         spent.append(seconds)

@@ -53,7 +53,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def read_features(folder: Path, mixture: str, vocabulary_size: int) -> Features:
-    """features.npy of a folder, mapped. Raises InputError, also when the mixture reads other fields or scores.npy has other rows."""
+    """features.npy of a folder, mapped. Raises InputError, also when its fields are not those that the mixture reads."""
     scores, path = read(folder / "scores.npy"), folder / "features.npy"
     features = mapped(path, feature_type(mixture, vocabulary_size))
     if len(features) != len(scores):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.ngram import BEST_LINEAR, BEST_TREE, Recorded, RunningSums, Sizes, report, without_cache
-from bench.ngram_plan import context_gigabytes, long_text, ngram_gigabytes, plan, power_law, random_evidence, tree
+from bench.ngram_plan import context_gigabytes, long_text, ngram_gigabytes, plan, power_law, random_features, tree
 from fairway.mixture import context_table
 from fairway.mixture.tree_mixture import TreeMixture
 from tests.mixture.dictionary import DictionaryCounts
@@ -37,15 +37,15 @@ def text() -> np.ndarray:
 @pytest.fixture
 def given(text) -> Recorded:
     random = np.random.default_rng(1)
-    evidence = random_evidence(text, 10, random)
-    return Recorded(evidence, 3 * len(text), random.permutation(1024).astype(np.uint16), np.arange(1024) % 5 == 0, 1, text)
+    features = random_features(text, 1024, random)
+    return Recorded(features, 3 * len(text), random.permutation(1024).astype(np.uint16), np.arange(1024) % 5 == 0, 1, text)
 
 
 def test_it_ends_with_its_figures(given):
     printed = report(given, Sizes(speed=3000, linear_peer=300, tree_peer=100, plan=4000, full=10_000))
     figures = re.findall(r"^figure (\w+) = (-?[\d.]+)$", printed, re.MULTILINE)
     assert [name for name, _ in figures] == FIGURES and printed.splitlines()[-1].startswith(f"figure {FIGURES[-1]}")
-    assert f"| network alone | {given.evidence.nats.sum() / math.log(2) / given.text_bytes:.4f} |" in printed
+    assert f"| network alone | {given.features['nats'].sum(dtype=np.float64) / math.log(2) / given.text_bytes:.4f} |" in printed
     assert printed.count("\n| 4,000 | ") == 2
 
 
@@ -59,9 +59,9 @@ def test_running_sums_estimate_as_the_sums_do(text):
 
 
 def test_without_the_cache_the_network_speaks_alone(given):
-    evidence = without_cache(given.evidence)
-    np.testing.assert_array_equal(evidence.paths, given.evidence.paths[..., [0, 0]])
-    assert not evidence.nearest.any()
+    features = without_cache(given.features)
+    np.testing.assert_array_equal(features["paths"], given.features["paths"][..., [0, 0]])
+    assert not features["nearest"].any()
 
 
 def test_the_long_text_begins_with_the_real_one(text):
@@ -73,10 +73,10 @@ def test_the_long_text_begins_with_the_real_one(text):
 
 def test_a_plan_counts_what_the_mixture_stores(given):
     mixture: TreeMixture = given.mixture(BEST_TREE)
-    outcome = plan(tree(mixture), given.train, 4000, 10_000, depth=10)
+    outcome = plan(tree(mixture), given.train, 4000, 10_000, vocabulary=1024)
     last = [cell.strip() for cell in outcome.lines[6].split("|")]
     peer = given.mixture(BEST_TREE)
-    peer.score(random_evidence(long_text(given.train, 4000), 10, np.random.default_rng(2)))
+    peer.score(random_features(long_text(given.train, 4000), 1024, np.random.default_rng(2)))
     assert last[1:3] == ["4,000", f"{peer.table.used[0]:,}"]
     assert outcome.size == pytest.approx(mixture.table.entries.nbytes / peer.table.used[0])
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
-from fairway.mixture import tilt
+from fairway.mixture import match, weights
 from fairway.score import features, streaming
 from fairway.text.tokenizer import Tokenizer
 from stages import eval_ttt
@@ -32,7 +32,7 @@ from tests.gallery.pipeline import (
 )
 
 PASS = "scores = score_stream(model, tokens, scoring, training, measure, advance, *shared)"
-LEARN = "tilt_and_learn(self.betas, self.rate, neural, hinted, evidence.tokens == evidence.hints, orders, probabilities)"
+LEARN = "tilt_and_learn(self.betas, self.rate, neural, estimates, orders, probabilities)"
 
 
 def best_of(rates: tuple[float, ...], choice: str) -> str:
@@ -42,7 +42,7 @@ def best_of(rates: tuple[float, ...], choice: str) -> str:
     for rate in {rates}:
         tried = copy.deepcopy(model)
         training = TestTimeTraining(tried, dataclasses.replace(learning, lr=rate), len(tokens) - 1)
-        found = score_stream(tried, tokens, scoring, training, Measure(tried, tokens, caching))
+        found = score_stream(tried, tokens, scoring, training, Measure(tried, tokens, caching, mixture))
         scores = found if scores is None else {choice}"""
 
 
@@ -72,19 +72,19 @@ def the_same_with_a_submission_that_praises_its_sums(patch):
 
 @cheat("#1514, unlike it", PACK, {SUMS: "a sum is", COSTS: "bits coded", PROBABILITIES: "scores -"})
 def a_tilt_that_is_not_renormalised(patch):
-    """The hint's probability is raised by e^β and nobody else's falls."""
+    """The match token's probability is raised by e^β and nobody else's falls."""
 
-    def tilt_and_learn(betas, rate, neural, hinted, right, orders, probabilities):
-        probabilities[:] = neural * np.where(right & (orders > 0), np.exp(betas[orders]), 1.0)
+    def tilt_and_learn(betas, rate, neural, estimates, orders, probabilities):
+        probabilities[:] = neural * np.where((estimates[:, 1] > 0) & (orders > 0), np.exp(betas[orders]), 1.0)
 
-    patch.setattr(tilt, "tilt_and_learn", tilt_and_learn)
-    edit_submission(patch, "mixture/tilt.py", "neural / (1 + neural[hint] * (odds - 1))", "neural.copy()")
+    patch.setattr(weights, "tilt_and_learn", tilt_and_learn)
+    edit_submission(patch, "mixture/weights.py", "neural / (1 + match * (odds - 1))", "neural")
 
 
 @cheat("#846, #869", TTT, {COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
 def two_passes(patch):
     """The text is scored while the network learns it, and then scored again; the second pass is reported."""
-    edit(patch, eval_ttt.main, "evidence = record_stream(", "for _ in range(2): evidence = record_stream(")
+    edit(patch, eval_ttt.main, "features = record_stream(", "for _ in range(2): features = record_stream(")
 
 
 @cheat("#846, #869", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
@@ -148,15 +148,16 @@ def a_shift_fitted_to_the_scored_positions(patch):
 def a_gate_that_reads_the_target(patch):
     """An expert is on where the target has the beginning that the expert is for; a decoder cannot know that beforehand."""
     vocabulary = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
-    patch.setattr(tilt, "BEGINNINGS", np.array([piece[:2] for piece in vocabulary.pieces]), raising=False)
-    old = "orders = np.asarray(evidence.hint_orders, np.int64)"
-    edit(patch, tilt.Tilt.score, old, f"{old} * (BEGINNINGS[evidence.tokens] == BEGINNINGS[evidence.hints])")
+    patch.setattr(match, "BEGINNINGS", np.array([piece[:2] for piece in vocabulary.pieces]), raising=False)
+    old = "_order(lengths.astype(np.int64))"
+    new = f"{old} * (BEGINNINGS[features['token']] == BEGINNINGS[matches])"
+    edit(patch, match.MatchEstimator.of_targets, old, new)
 
 
 @cheat("#846", NGRAM, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ngram: token"})
 def weights_of_the_mixture_from_the_future(patch):
-    """What hints are worth is learned on the whole text first; the counts behind them are those of the text so far."""
-    edit(patch, tilt.Tilt.score, LEARN, f"for _ in range(9): {LEARN}")
+    """What matches are worth is learned on the whole text first; the counts behind them are those of the text so far."""
+    edit(patch, weights.Tilt.mix_targets, LEARN, f"for _ in range(9): {LEARN}")
 
 
 @cheat("—", "certify", {COSTS: "bits coded", ONE_PASS: "eval_ngram: token 0"})

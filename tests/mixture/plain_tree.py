@@ -7,23 +7,25 @@ a range of leaves, and where the match goes on is looked up in the whole text.
 import math
 from typing import NamedTuple
 
-from fairway.mixture.context_table import MOST, SUCCESSORS
+from fairway.mixture.context_table import MAX_COUNT, SUCCESSORS
 from fairway.mixture.node import (
-    CAP,
+    CONTEXT_START_WEIGHT,
+    COSINE_CLASSES,
     FINAL_RATE,
-    LIMIT,
-    LONG,
-    LONGEST,
-    MATCHES,
+    LENGTH_CLASSES,
+    MATCH_START,
+    MAX_DECISIONS,
+    MAX_LOG_ODDS,
+    MAX_MATCH,
+    MAX_SIDE_COUNT,
     MIXERS,
-    NEAR,
-    SIDES,
-    SURE,
-    SUREST,
-    WORDS,
+    ODDS_CLASSES,
+    PRIOR_COUNT,
+    SHORT_MATCH,
+    START_WEIGHTS,
+    WORD_CONTEXTS,
 )
 from fairway.mixture.tree import FLOOR
-from fairway.mixture.tree_mixture import CONTEXT_START, MATCH_START, START
 
 
 class Decision(NamedTuple):
@@ -70,13 +72,13 @@ class PlainTree:
 
     def contexts(self) -> list[tuple]:
         """One word, two, three; then one token, two, …; before the beginning there is nothing, None."""
-        words = [("words", *self.words[-count:]) for count in range(1, WORDS + 1)]
+        words = [("words", *self.words[-count:]) for count in range(1, WORD_CONTEXTS + 1)]
         padded = [None] * 9 + self.text
         return words + [("tokens", *padded[-count:]) for count in range(1, self.settings.max_order)]
 
     def matched(self) -> int:
         """Tokens in the longest context of tokens that has been seen, all the shorter ones having been seen too."""
-        count, contexts = 0, self.contexts()[WORDS:]
+        count, contexts = 0, self.contexts()[WORD_CONTEXTS:]
         while count < len(contexts) and contexts[count] in self.successors:
             count += 1
         return count
@@ -87,7 +89,7 @@ class PlainTree:
 
     def common(self, place: int) -> int:
         length = 0
-        while length < min(place, LONGEST - 1) and self.text[place - 1 - length] == self.text[-1 - length]:
+        while length < min(place, MAX_MATCH - 1) and self.text[place - 1 - length] == self.text[-1 - length]:
             length += 1
         return length
 
@@ -102,30 +104,30 @@ class PlainTree:
         else:
             inputs.append(0.0)
         left, right = self.history.get((lo, hi), (0, 0))
-        inputs.append(math.log((right + SIDES) / (left + SIDES)))
+        inputs.append(math.log((right + PRIOR_COUNT) / (left + PRIOR_COUNT)))
         for number, context in enumerate(self.contexts()):
             seen = self.successors.get(context, [])
-            a = min(CAP, sum(count for token, count in seen if lo <= self.ranks[token] < half))
-            b = min(CAP, sum(count for token, count in seen if half <= self.ranks[token] < hi))
+            a = min(MAX_SIDE_COUNT, sum(count for token, count in seen if lo <= self.ranks[token] < half))
+            b = min(MAX_SIDE_COUNT, sum(count for token, count in seen if half <= self.ranks[token] < hi))
             sides.append((a, b))
-            start = [(b + SIDES) / (a + b + 2 * SIDES), 0]
+            start = [(b + PRIOR_COUNT) / (a + b + 2 * PRIOR_COUNT), 0]
             inputs.append(stretch(self.maps.setdefault((number, a, b), start)[0]) if a + b else 0.0)
-        near = max(0, min(NEAR - 1, math.floor(-2 * math.log(max(1 - nearest, 1e-9)))))
-        sure = min(SURE - 1, math.floor(4 * abs(network)))
+        near = max(0, min(COSINE_CLASSES - 1, math.floor(-2 * math.log(max(1 - nearest, 1e-9)))))
+        sure = min(ODDS_CLASSES - 1, math.floor(4 * abs(network)))
         rows = [
             ("order", level, self.matched()),
-            ("match", min(length, MATCHES - 1), near),
+            ("match", min(length, LENGTH_CLASSES - 1), near),
             ("sure", near, sure),
             ("node", lo, hi),
         ]
-        start = [*START, *[CONTEXT_START] * len(sides)]
+        start = [*START_WEIGHTS, *[CONTEXT_START_WEIGHT] * len(sides)]
         outputs = [
             math.fsum(w * x for w, x in zip(self.weights.setdefault(row, start[:]), inputs, strict=True)) for row in rows
         ]
         final = level, min(self.settings.entropy_bins - 1, max(0, math.floor(entropy / self.entropy_bin)))
         weights = self.finals.setdefault(final, [1 / MIXERS] * MIXERS)
         total = math.fsum(w * x for w, x in zip(weights, outputs, strict=True))
-        return Decision((lo, hi), inputs, sides, rows, outputs, final, max(-SUREST, min(SUREST, total)))
+        return Decision((lo, hi), inputs, sides, rows, outputs, final, max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, total)))
 
     def distribution(self, neural: list[float], cached: list[float], nearest: float, entropy: float) -> list[float]:
         leaves = sorted(range(len(self.ranks)), key=self.ranks.__getitem__)
@@ -168,12 +170,12 @@ class PlainTree:
             hit = self.hits[self.match_length()]
             held = (self.ranks[self.text[self.match]] >= (lo + hi) // 2) == bool(right)
             hit[1] += 1
-            hit[0] = max(0.001, min(0.9995, hit[0] + (held - hit[0]) / min(hit[1] + 3, LIMIT)))
+            hit[0] = max(0.001, min(0.9995, hit[0] + (held - hit[0]) / min(hit[1] + 3, MAX_DECISIONS)))
         for number, (a, b) in enumerate(decision.sides):
             if a + b:
                 entry = self.maps[number, a, b]
                 entry[0] = max(0.0005, min(0.9995, entry[0] + (right - entry[0]) / (entry[1] + 6)))
-                entry[1] = min(LIMIT, entry[1] + 1)
+                entry[1] = min(MAX_DECISIONS, entry[1] + 1)
         self.history.setdefault((lo, hi), [0, 0])[right] += 1
 
     def count(self, token: int) -> None:
@@ -184,19 +186,19 @@ class PlainTree:
             followers = self.successors.setdefault(context, [])
             times = sum(count for other, count in followers if other == token)
             others = [[other, count // 2 + 1 if count > 2 else count] for other, count in followers if other != token]
-            self.successors[context] = [[token, min(times + 1, MOST)], *others[: SUCCESSORS - 1]]
+            self.successors[context] = [[token, min(times + 1, MAX_COUNT)], *others[: SUCCESSORS - 1]]
 
     def extend(self, token: int) -> None:
-        """The match goes on while it was right. While it is shorter than LONG, a longer one takes its place: where the text
-        went on after these LONG tokens came last, or after this one."""
+        """The match goes on while it was right. While it is shorter than SHORT_MATCH, a longer one takes its place: where the
+        text went on after these SHORT_MATCH tokens came last, or after this one."""
         if self.starts[token]:
             self.words = [*self.words[1:], ()]
         self.words[-1] += (token,)
         went_on = self.match is not None and self.text[self.match] == token
         self.match = self.match + 1 if went_on else None
         self.text.append(token)
-        for count in (LONG, 1):
+        for count in (SHORT_MATCH, 1):
             ends = range(count, len(self.text))
             before = [end for end in ends if self.text[end - count : end] == self.text[-count:]]
-            if self.match_length() < LONG and before and self.common(before[-1]) > self.match_length():
+            if self.match_length() < SHORT_MATCH and before and self.common(before[-1]) > self.match_length():
                 self.match = before[-1]

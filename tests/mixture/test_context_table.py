@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.mixture.context_table import (
-    MOST,
+    MAX_COUNT,
     SUCCESSORS,
-    Successors,
+    ContextTable,
     count_of,
     count_successor,
     empty,
+    fingerprint,
     followed,
     grown,
-    mix,
     slot_of,
     token_of,
 )
@@ -35,14 +35,14 @@ def unpacked(bits) -> Followers:
 
 
 def key_of(context: int) -> np.uint64:
-    return np.uint64(mix(np.uint64(99), context))
+    return np.uint64(fingerprint(np.uint64(99), context))
 
 
-def count(table: Successors, key: np.uint64, token: int, most: int = 1 << 20) -> None:
+def count(table: ContextTable, key: np.uint64, token: int, most: int = 1 << 20) -> None:
     count_successor(table.entries, table.used, most, key, token)
 
 
-def successors_of(table: Successors, key: np.uint64) -> Followers:
+def successors_of(table: ContextTable, key: np.uint64) -> Followers:
     return unpacked(table.entries[slot_of(table.entries, key), 1])
 
 
@@ -78,7 +78,7 @@ def test_a_count_stops_at_most_and_falls_to_two_when_others_follow():
     bits = 0
     for _ in range(20):
         bits = followed(np.uint64(bits), 7)
-    assert unpacked(bits) == [(7, MOST)]
+    assert unpacked(bits) == [(7, MAX_COUNT)]
     for expected in (8, 5, 3, 2, 2):
         bits = followed(np.uint64(bits), 8)
         assert unpacked(bits)[1] == (7, expected)
@@ -130,13 +130,13 @@ def test_a_full_table_takes_no_new_context_and_goes_on_with_the_old_ones():
 def test_a_fingerprint_is_an_output_of_splitmix64():
     """The first three for the seed 0 (Vigna's splitmix64.c); a fingerprint is odd, as 0 means an empty slot."""
     outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert [mix(np.uint64(0), value) for value in range(3)] == [output | 1 for output in outputs]
+    assert [fingerprint(np.uint64(0), value) for value in range(3)] == [output | 1 for output in outputs]
 
 
 def test_contexts_have_fingerprints_of_their_own():
     """All of up to three out of 30 tokens."""
     keys, longer = [np.uint64(1)], [np.uint64(1)]
     for _ in range(3):
-        longer = [np.uint64(mix(key, token)) for key in longer for token in range(30)]
+        longer = [np.uint64(fingerprint(key, token)) for key in longer for token in range(30)]
         keys += longer
     assert len(set(keys)) == 1 + 30 + 30**2 + 30**3 and min(keys) > 0

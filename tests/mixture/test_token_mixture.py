@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.mixture.config import Ngram
-from fairway.mixture.features import Features
+from fairway.mixture.features import Features, NextTokenInputs
 from fairway.mixture.hashed_counts import HashedCounts
-from fairway.mixture.match import Match
-from fairway.mixture.token_mixture import NgramMixture
-from tests.mixture.dictionary import DictionaryMixture, DictionaryTilt
+from fairway.mixture.match import MatchModel
+from fairway.mixture.token_mixture import TokenMixture
+from tests.mixture.dictionary import DictionaryMatch, DictionaryMixture, DictionaryTilt
 from tests.plain_settings import NGRAM
 
 SETTINGS = dataclasses.replace(
@@ -55,28 +55,30 @@ def network(text: np.ndarray, vocabulary: int, seed: int = 0) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def told(**fields) -> Features:
-    """What the mixtures here do not look at is zero."""
-    return Features(**dict.fromkeys(Features._fields, np.zeros(len(fields["tokens"]), np.uint8)) | fields)
+def features_of(text: np.ndarray, **columns: np.ndarray) -> Features:
+    """What a token mixture reads, in float64; what is not given is zero."""
+    fields = [("token", "u2"), *((name, "f8") for name in ("nats", "entropy", "match_nats"))]
+    features = np.zeros(len(text), fields)
+    for name, values in {"token": text, **columns}.items():
+        features[name] = values
+    return features
 
 
-def evidence(text: np.ndarray, neural: np.ndarray) -> Features:
-    """What a mixture is told of a text that the network gives these distributions for."""
-    places = np.arange(len(text))
-    hints, hint_orders = Match(neural.shape[1], 1 << 20).scan(text)
-    nats, hint_nats = -np.log(neural[places, text]), -np.log(neural[places, hints])
-    entropy = -(neural * np.log(neural)).sum(1)
-    return told(tokens=text, nats=nats, entropy=entropy, hints=hints, hint_nats=hint_nats, hint_orders=hint_orders)
+def recorded(text: np.ndarray, neural: np.ndarray) -> Features:
+    """The features of a text that the network gives these distributions for."""
+    places, matches = np.arange(len(text)), MatchModel(neural.shape[1]).scan(text)[0]
+    nats, match_nats = -np.log(neural[places, text]), -np.log(neural[places, matches])
+    return features_of(text, nats=nats, entropy=-(neural * np.log(neural)).sum(1), match_nats=match_nats)
 
 
 def uniform(text: np.ndarray, vocabulary: int) -> Features:
-    """The same of a network that finds all tokens alike; the hints are left out."""
-    nats = np.full(len(text), math.log(vocabulary))
-    return told(tokens=text, nats=nats, entropy=nats)
+    """The features of a network that finds all tokens alike."""
+    return features_of(text, **dict.fromkeys(("nats", "entropy", "match_nats"), np.full(len(text), math.log(vocabulary))))
 
 
-def part(whole: Features, start: int, stop: int) -> Features:
-    return Features(*(array[start:stop] for array in whole))
+def distribution(mixture: TokenMixture, neural: np.ndarray, entropy: float) -> np.ndarray:
+    mixture.prepare(NextTokenInputs(neural, neural, float(entropy), 0.0))
+    return mixture.distribution()
 
 
 @settings(max_examples=60)
@@ -92,14 +94,14 @@ def test_every_combination_equals_the_oracle(text, max_order, mixture, estimator
     config = with_(
         max_order=max_order, mixture=mixture, estimator=estimator, learning_rate=learning_rate, update_tokens=update_tokens
     )
-    ours, oracle = NgramMixture(config, VOCABULARY), DictionaryMixture(config, VOCABULARY)
+    ours, oracle = TokenMixture(config, VOCABULARY), DictionaryMixture(config, VOCABULARY)
     neural = network(np.array(text), VOCABULARY)
-    known = evidence(np.array(text), neural)
+    known = recorded(np.array(text), neural)
     for i, token in enumerate(text):
-        expected = oracle.distribution(neural[i], known.entropy[i])
-        np.testing.assert_allclose(ours.distribution(neural[i], known.entropy[i]), expected, rtol=1e-9)
-        nats, orders = ours.score(part(known, i, i + 1))
-        expected_nats, matched = oracle.score(token, neural[i, token], known.entropy[i])
+        expected = oracle.distribution(neural[i], known["entropy"][i])
+        np.testing.assert_allclose(distribution(ours, neural[i], known["entropy"][i]), expected, rtol=1e-9)
+        nats, orders = ours.score(known[i : i + 1])
+        expected_nats, matched = oracle.score(token, neural[i, token], known["entropy"][i])
         assert nats[0] == pytest.approx(expected_nats, abs=1e-6, rel=1e-6) and orders[0] == matched
 
 
@@ -107,17 +109,18 @@ def test_every_combination_equals_the_oracle(text, max_order, mixture, estimator
 @given(texts, st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.0, 0.5, 3.0]))
 def test_the_tilt_equals_the_oracle(text, learning_rate, tilt):
     config = with_(mixture="tilt", learning_rate=learning_rate, tilt=tilt)
-    ours, oracle = NgramMixture(config, VOCABULARY), DictionaryTilt(config)
+    ours, oracle, matches = TokenMixture(config, VOCABULARY), DictionaryTilt(config), DictionaryMatch()
     neural = network(np.array(text), VOCABULARY)
-    known = evidence(np.array(text), neural)
+    known = recorded(np.array(text), neural)
     for i, token in enumerate(text):
-        hint, order = int(known.hints[i]), int(known.hint_orders[i])
-        expected = oracle.distribution(neural[i].tolist(), hint, order)
-        np.testing.assert_allclose(ours.distribution(neural[i], known.entropy[i], hint, order), expected, rtol=1e-5)
-        nats, orders = ours.score(part(known, i, i + 1))
+        match, length = matches.predict()
+        expected = oracle.distribution(neural[i].tolist(), match, length)
+        np.testing.assert_allclose(distribution(ours, neural[i], known["entropy"][i]), expected, rtol=1e-5)
+        nats, orders = ours.score(known[i : i + 1])
         assert nats[0] == pytest.approx(-math.log(expected[token]), abs=1e-5)
-        assert orders[0] == order + (order > 0)
-        oracle.learn(token, neural[i].tolist(), hint, order)
+        assert orders[0] == length + (length > 0)
+        oracle.learn(token, neural[i].tolist(), match, length)
+        matches.observe(token)
 
 
 @pytest.mark.parametrize("mixture, estimator", [*COUNTING, ("tilt", "interpolated")])
@@ -126,14 +129,14 @@ def test_every_valid_mixture_is_a_distribution_and_scores_from_it(mixture, estim
     """With room for all n-grams and without, counting at once and late."""
     text = repetitive_text(1500, 32, 1)
     neural = network(text, 32)
-    known = evidence(text, neural)
-    ours = NgramMixture(with_(mixture=mixture, estimator=estimator, **changes), 32)
+    known = recorded(text, neural)
+    ours = TokenMixture(with_(mixture=mixture, estimator=estimator, **changes), 32)
     at = 0
     for place in np.sort(np.random.default_rng(2).choice(1500, 60, replace=False)):
-        ours.score(part(known, at, place))
-        probabilities = ours.distribution(neural[place], known.entropy[place], known.hints[place], known.hint_orders[place])
+        ours.score(known[at:place])
+        probabilities = distribution(ours, neural[place], known["entropy"][place])
         assert probabilities.sum() == pytest.approx(1, abs=1e-6) and probabilities.min() > 0
-        nats, _ = ours.score(part(known, place, place + 1))
+        nats, _ = ours.score(known[place : place + 1])
         assert math.exp(-nats[0]) == pytest.approx(probabilities[text[place]], rel=1e-6)
         at = place + 1
 
@@ -142,20 +145,20 @@ def test_every_valid_mixture_is_a_distribution_and_scores_from_it(mixture, estim
 def test_hashed_ratios_sum_to_more_than_one(mixture):
     ours, text = hashed(with_(mixture=mixture), 64, 1 << 10), random_text(20_000, 64, 3)
     ours.score(uniform(text, 64))
-    assert ours.distribution(np.full(64, 1 / 64), math.log(64)).sum() > 2
+    assert distribution(ours, np.full(64, 1 / 64), math.log(64)).sum() > 2
 
 
-def hashed(config: Ngram, vocabulary: int, buckets: int) -> NgramMixture:
+def hashed(config: Ngram, vocabulary: int, buckets: int) -> TokenMixture:
     """With fewer buckets than published, which fill as soon as the published ones do in a long text."""
-    ours = NgramMixture(dataclasses.replace(config, estimator="hashed_ratio"), vocabulary)
-    ours.kind.counts = HashedCounts(config, vocabulary, buckets)
+    ours = TokenMixture(dataclasses.replace(config, estimator="hashed_ratio"), vocabulary)
+    ours.estimator.counts = HashedCounts(config, vocabulary, buckets)
     return ours
 
 
 @pytest.mark.parametrize("mixture, estimator", COUNTING)
 @pytest.mark.parametrize("vocabulary, count", [(64, 30_000), (1024, 200_000)])
 def test_noise_costs_at_least_its_entropy(mixture, estimator, vocabulary, count):
-    ours = NgramMixture(with_(mixture=mixture, estimator=estimator, table_entries=1 << 24), vocabulary)
+    ours = TokenMixture(with_(mixture=mixture, estimator=estimator, table_entries=1 << 24), vocabulary)
     nats = ours.score(uniform(random_text(count, vocabulary, 4), vocabulary))[0]
     assert nats.mean(dtype=np.float64) / math.log(2) >= math.log2(vocabulary) - 0.001
 
@@ -169,7 +172,7 @@ def test_hashed_ratios_seem_to_predict_noise(mixture, vocabulary, count, buckets
 
 def test_a_tilt_towards_noise_costs_at_least_its_entropy():
     text = random_text(30_000, 64, 5)
-    nats = NgramMixture(with_(mixture="tilt"), 64).score(evidence(text, np.full((len(text), 64), 1 / 64)))[0]
+    nats = TokenMixture(with_(mixture="tilt"), 64).score(recorded(text, np.full((len(text), 64), 1 / 64)))[0]
     assert nats.mean(dtype=np.float64) / math.log(2) >= 6 - 0.001
 
 
@@ -183,7 +186,7 @@ def test_a_score_depends_on_nothing_after_it(mixture, estimator):
     other[200] = (text[200] + 1) % 8
     neural = network(text, 8)
     config = with_(mixture=mixture, estimator=estimator)
-    one, two = (NgramMixture(config, 8).score(evidence(tokens, neural))[0] for tokens in (text, other))
+    one, two = (TokenMixture(config, 8).score(recorded(tokens, neural))[0] for tokens in (text, other))
     assert one[:200].tobytes() == two[:200].tobytes()
     assert one[200] != two[200] and (one[201:] != two[201:]).any()
 
@@ -193,16 +196,37 @@ def test_a_score_depends_on_nothing_after_it(mixture, estimator):
 def test_one_token_at_a_time_scores_as_all_at_once(mixture, estimator, update_tokens):
     """Exactly, over tables that grow; distributions asked for in between change nothing."""
     text = repetitive_text(3000, 32, 7)
-    known = evidence(text, network(text, 32))
+    known = recorded(text, network(text, 32))
     config = with_(mixture=mixture, estimator=estimator, update_tokens=update_tokens)
-    nats, orders = NgramMixture(config, 32).score(known)
-    single = NgramMixture(config, 32)
+    nats, orders = TokenMixture(config, 32).score(known)
+    single = TokenMixture(config, 32)
     for i in range(len(text)):
         if i % 100 == 0:
-            single.distribution(np.full(32, 1 / 32), 1.0, 3, 2)
-        one, order = single.score(part(known, i, i + 1))
+            distribution(single, np.full(32, 1 / 32), 1.0)
+        one, order = single.score(known[i : i + 1])
         assert one.tobytes() == nats[i : i + 1].tobytes() and order[0] == orders[i]
     assert nats.dtype == np.float32 and orders.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mixture, estimator", [*ALL, ("none", "interpolated")])
+@pytest.mark.parametrize("update_tokens", [1, 40])
+def test_a_decoder_scores_as_all_at_once(mixture, estimator, update_tokens):
+    """It learns by `observe`, token by token."""
+    text = repetitive_text(800, 32, 10)
+    neural = network(text, 32)
+    known = recorded(text, neural)
+    config = with_(mixture=mixture, estimator=estimator, update_tokens=update_tokens)
+    nats, decoder = TokenMixture(config, 32).score(known)[0], TokenMixture(config, 32)
+    for i, token in enumerate(text.tolist()):
+        assert nats[i] == pytest.approx(-math.log(distribution(decoder, neural[i], known["entropy"][i])[token]), rel=1e-6)
+        decoder.observe(token)
+
+
+def test_without_a_mixture_the_network_stands_alone():
+    text = random_text(1000, 32, 11)
+    known = recorded(text, network(text, 32))
+    nats, orders = TokenMixture(with_(mixture="none"), 32).score(known)
+    assert nats.tobytes() == known["nats"].astype(np.float32).tobytes() and not orders.any()
 
 
 TILT, FIXED = {"mixture": "tilt"}, {"mixture": "fixed"}
@@ -222,21 +246,21 @@ TILT, FIXED = {"mixture": "tilt"}, {"mixture": "fixed"}
 )
 def test_every_setting_changes_the_scores(base, change):
     text = repetitive_text(1000, 32, 8)
-    known = evidence(text, network(text, 32))
-    one, two = (NgramMixture(with_(**settings), 32).score(known)[0] for settings in (base, base | change))
+    known = recorded(text, network(text, 32))
+    one, two = (TokenMixture(with_(**settings), 32).score(known)[0] for settings in (base, base | change))
     assert one.tobytes() != two.tobytes()
 
 
 def test_a_text_that_repeats_is_learned():
     text = np.tile(random_text(300, 64, 9), 4)
     for estimator in ("interpolated", "kneser_ney"):
-        nats = NgramMixture(with_(estimator=estimator), 64).score(uniform(text, 64))[0]
+        nats = TokenMixture(with_(estimator=estimator), 64).score(uniform(text, 64))[0]
         assert nats[:300].mean() > math.log(64) - 0.1 and nats[900:].mean() < 1.0
 
 
 def test_no_expert_is_ever_lost():
     """A network that is never right keeps a weight of about a millionth, and comes back when it is needed."""
-    ours = NgramMixture(with_(learning_rate=5.0, entropy_bins=1), 4)
-    ours.score(told(tokens=np.zeros(2000, np.uint16), nats=np.full(2000, 20.0)))
-    assert 0 < ours.kind.weights.weights[SETTINGS.max_order, 0, 0] < 1e-5
-    assert ours.score(told(tokens=np.arange(200) % 4, nats=np.full(200, 1e-3)))[0][-20:].mean() < 0.7
+    ours = TokenMixture(with_(learning_rate=5.0, entropy_bins=1), 4)
+    ours.score(features_of(np.zeros(2000, np.uint16), nats=np.full(2000, 20.0)))
+    assert 0 < ours.weights.weights[SETTINGS.max_order, 0, 0] < 1e-5
+    assert ours.score(features_of(np.arange(200) % 4, nats=np.full(200, 1e-3)))[0][-20:].mean() < 0.7

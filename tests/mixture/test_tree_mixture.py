@@ -10,9 +10,9 @@ import torch
 
 from fairway.mixture import tree_mixture
 from fairway.mixture.config import Ngram
-from fairway.mixture.context_table import MOST, count_of
-from fairway.mixture.features import Features, NextTokenInputs
-from fairway.mixture.node import CONTEXTS, LONGEST, MATCHES, MIXERS, SUREST, WORDS
+from fairway.mixture.context_table import MAX_COUNT, count_of
+from fairway.mixture.features import Features, NextTokenInputs, feature_type
+from fairway.mixture.node import CONTEXTS, LENGTH_CLASSES, MAX_LOG_ODDS, MAX_MATCH, MIXERS, WORD_CONTEXTS
 from fairway.mixture.paths import path_log_odds
 from fairway.mixture.tree import middle
 from fairway.mixture.tree_mixture import TreeMixture
@@ -20,7 +20,7 @@ from tests.mixture.plain_tree import PlainTree
 from tests.plain_settings import NGRAM
 
 SETTINGS = dataclasses.replace(NGRAM, max_order=6, entropy_bins=5)
-EXPERTS = CONTEXTS + WORDS + SETTINGS.max_order - 1
+EXPERTS = CONTEXTS + WORD_CONTEXTS + SETTINGS.max_order - 1
 BOS, VOCABULARY = 1, 21  # no power of two: some paths have four decisions, some five
 RANKS = np.random.default_rng(0).permutation(VOCABULARY).astype(np.uint16)
 STARTS = np.isin(np.arange(VOCABULARY), [BOS, 4, 9, 16])
@@ -38,20 +38,16 @@ class Stream(NamedTuple):
     def entropy(self) -> np.ndarray:
         return -(self.neural_NV * np.log(np.maximum(self.neural_NV, 1e-30))).sum(1).astype(np.float32)
 
-    def evidence(self) -> Features:
+    def features(self) -> Features:
         targets, leaves = torch.from_numpy(self.tokens.astype(np.int64)), torch.from_numpy(np.argsort(self.ranks))
         both = [path_log_odds(torch.from_numpy(p), targets, leaves).numpy() for p in (self.neural_NV, self.cached_NV)]
-        unused = dict.fromkeys(("nats", "hints", "hint_nats", "hint_orders"), np.zeros(len(self.tokens), np.uint8))
-        return Features(
-            tokens=self.tokens.astype(np.uint16),
-            entropy=self.entropy(),
-            paths=np.stack(both, axis=-1),
-            nearest=self.nearest,
-            **unused,
-        )
+        features = np.zeros(len(self.tokens), feature_type("tree", len(self.ranks)))
+        features["token"], features["entropy"], features["nearest"] = self.tokens, self.entropy(), self.nearest
+        features["paths"] = np.stack(both, axis=-1)
+        return features
 
-    def outlook(self, i: int) -> NextTokenInputs:
-        return NextTokenInputs(self.neural_NV[i], self.cached_NV[i], float(self.entropy()[i]), float(self.nearest[i]), 0, 0)
+    def inputs(self, i: int) -> NextTokenInputs:
+        return NextTokenInputs(self.neural_NV[i], self.cached_NV[i], float(self.entropy()[i]), float(self.nearest[i]))
 
 
 def with_(**changes) -> Ngram:
@@ -99,7 +95,7 @@ def flat(text: np.ndarray, vocabulary: int) -> Stream:
 def bits(stream: Stream, starts: np.ndarray | None = None, **changes) -> np.ndarray:
     """Of each token. Without `starts` the text is one long word that never comes again."""
     starts = np.zeros(len(stream.ranks), bool) if starts is None else starts
-    nats, _ = fresh(stream.ranks, starts, **changes).score(stream.evidence())
+    nats, _ = fresh(stream.ranks, starts, **changes).score(stream.features())
     return nats.astype(np.float64) / math.log(2)
 
 
@@ -113,15 +109,16 @@ STREAM = stream_of(repetitive_text(600))
 )
 def test_every_probability_equals_the_oracle(changes):
     ours, oracle = fresh(**changes), PlainTree(with_(**changes), RANKS, STARTS, BOS)
-    known = STREAM.evidence()
+    known = STREAM.features()
     for i, token in enumerate(STREAM.tokens.tolist()):
         if i % 5 == 0:
-            outlook = STREAM.outlook(i)
-            ours.prepare(outlook)
-            expected = oracle.distribution(outlook.neural.tolist(), outlook.cached.tolist(), outlook.nearest, outlook.entropy)
+            inputs = STREAM.inputs(i)
+            ours.prepare(inputs)
+            expected = oracle.distribution(inputs.neural.tolist(), inputs.cached.tolist(), inputs.nearest, inputs.entropy)
             np.testing.assert_allclose(ours.distribution(), expected, rtol=1e-7, atol=1e-11)
-        nats, orders = ours.score(known.part(slice(i, i + 1)))
-        expected_nats, matched = oracle.score(token, known.paths[i].tolist(), float(known.nearest[i]), float(known.entropy[i]))
+        nats, orders = ours.score(known[i : i + 1])
+        given = known[i]["paths"].tolist(), float(known[i]["nearest"]), float(known[i]["entropy"])
+        expected_nats, matched = oracle.score(token, *given)
         assert nats[0] == pytest.approx(expected_nats, abs=1e-6, rel=1e-6) and orders[0] == matched
     assert ours.table.used[0] == len(oracle.successors)
 
@@ -129,16 +126,16 @@ def test_every_probability_equals_the_oracle(changes):
 def test_the_oracle_was_asked_about_everything():
     """In its stream all experts, orders, lengths of a match, classes of cosines and full counts occur."""
     ours = fresh()
-    _, orders = ours.score(STREAM.evidence())
+    _, orders = ours.score(STREAM.features())
     state = ours.state
     assert set(orders) == set(range(1, SETTINGS.max_order + 1))
-    assert state.match_L2[1, 1] > 20 and state.match_L2[LONGEST - 1, 1] > 20
-    assert max(count_of(entry, 0) for entry in ours.table.entries[:, 1]) == MOST
+    assert state.match_L2[1, 1] > 20 and state.match_L2[MAX_MATCH - 1, 1] > 20
+    assert max(count_of(entry, 0) for entry in ours.table.entries[:, 1]) == MAX_COUNT
     learned = state.weight_RI != fresh().state.weight_RI
     assert learned.any(0).all() and learned.shape[1] == EXPERTS
     tables = np.split(learned.any(1), state.first_M[1:])
     assert tables[3].sum() == VOCABULARY - 1
-    by_length_and_cosine = tables[1].reshape(MATCHES, -1)
+    by_length_and_cosine = tables[1].reshape(LENGTH_CLASSES, -1)
     assert by_length_and_cosine.any(1).all() and by_length_and_cosine.any(0).all()
     assert (state.final_RM != 1 / MIXERS).all()
 
@@ -150,7 +147,7 @@ SAYS = [*(("weight_RI", expert) for expert in range(EXPERTS)), *(("final_RM", mi
 def test_every_expert_and_every_mixer_has_a_say(weights, column):
     one, other = fresh(), fresh()
     getattr(other.state, weights)[:, column] += 0.1
-    known = STREAM.evidence()
+    known = STREAM.features()
     assert np.abs(one.score(known)[0] - other.score(known)[0]).max() > 1e-3
 
 
@@ -158,22 +155,22 @@ def test_every_expert_and_every_mixer_has_a_say(weights, column):
 def test_probabilities_sum_to_one_and_are_those_of_the_score(vocabulary):
     text, ranks = repetitive_text(500, vocabulary), np.random.default_rng(5).permutation(vocabulary).astype(np.uint16)
     stream = stream_of(text, ranks)
-    ours, known, at = fresh(ranks, text[:vocabulary] % 3 == 0), stream.evidence(), 0
+    ours, known, at = fresh(ranks, text[:vocabulary] % 3 == 0), stream.features(), 0
     for place in np.sort(np.random.default_rng(6).choice(500, 80, replace=False)):
-        ours.score(known.part(slice(at, place)))
-        ours.prepare(stream.outlook(place))
+        ours.score(known[at:place])
+        ours.prepare(stream.inputs(place))
         probabilities = ours.distribution()
         assert probabilities.dtype == np.float64 and probabilities.shape == (vocabulary,) and probabilities.min() > 0
         assert probabilities.sum() == pytest.approx(1, abs=1e-12)
-        nats, _ = ours.score(known.part(slice(place, place + 1)))
+        nats, _ = ours.score(known[place : place + 1])
         assert nats[0] == pytest.approx(-math.log(probabilities[text[place]]), rel=1e-6, abs=1e-5)
         at = place + 1
 
 
 def test_a_walk_down_the_tree_gives_the_probability_of_every_token():
     ours = fresh()
-    ours.score(STREAM.evidence().part(slice(0, 400)))
-    ours.prepare(STREAM.outlook(400))
+    ours.score(STREAM.features()[0:400])
+    ours.prepare(STREAM.inputs(400))
     probabilities = ours.distribution()
     for token, rank in enumerate(RANKS):
         lo, hi, level, product = 0, VOCABULARY, 0, 1.0
@@ -186,10 +183,10 @@ def test_a_walk_down_the_tree_gives_the_probability_of_every_token():
 
 def test_a_decoder_that_looks_around_scores_as_all_at_once():
     """It learns by `observe`, after having asked about nodes that are not on the token's path."""
-    curious, nats = fresh(), fresh().score(STREAM.evidence())[0]
+    curious, nats = fresh(), fresh().score(STREAM.features())[0]
     random = np.random.default_rng(7)
     for i, token in enumerate(STREAM.tokens.tolist()):
-        curious.prepare(STREAM.outlook(i))
+        curious.prepare(STREAM.inputs(i))
         first = curious.distribution()
         curious.right(0, VOCABULARY, 0)
         curious.right(*((0, 10) if random.random() < 0.5 else (10, 21)), 1)
@@ -201,18 +198,18 @@ def test_a_decoder_that_looks_around_scores_as_all_at_once():
 def test_one_token_at_a_time_scores_as_all_at_once(monkeypatch):
     """Exactly, over tables and a text that grow; with questions in between; and in slabs."""
     stream = stream_of(np.concatenate((np.random.default_rng(14).integers(0, VOCABULARY, 2000), repetitive_text(1000))))
-    known = stream.evidence()
+    known = stream.features()
     nats, orders = fresh().score(known)
     single = fresh()
     for i in range(len(nats)):
         if i % 50 == 0:
-            single.prepare(stream.outlook((i + 7) % 3000))
+            single.prepare(stream.inputs((i + 7) % 3000))
             single.distribution()
-        one, order = single.score(known.part(slice(i, i + 1)))
+        one, order = single.score(known[i : i + 1])
         assert one.tobytes() == nats[i : i + 1].tobytes() and order[0] == orders[i]
     assert len(single.text) == 4096 and len(single.table.entries) > 1 << 14
     assert nats.dtype == np.float32 and orders.dtype == np.uint8
-    monkeypatch.setattr(tree_mixture, "SLAB", 700)
+    monkeypatch.setattr(tree_mixture, "BLOCK", 700)
     assert fresh().score(known)[0].tobytes() == nats.tobytes()
 
 
@@ -221,12 +218,12 @@ def test_a_score_depends_on_nothing_after_it():
     text = repetitive_text(300)
     other = text.copy()
     other[200] = (text[200] + 1) % VOCABULARY
-    known, elsewhere = stream_of(text).evidence(), stream_of(text, seed=9).evidence()
-    changed_token = stream_of(text)._replace(tokens=other).evidence()
-    changed_network = Features(*(np.concatenate((a[:200], b[200:])) for a, b in zip(known, elsewhere, strict=True)))
+    known, elsewhere = stream_of(text).features(), stream_of(text, seed=9).features()
+    changed_token = stream_of(text)._replace(tokens=other).features()
+    changed_network = np.concatenate((known[:200], elsewhere[200:]))
     nats = fresh().score(known)[0]
-    for evidence in (changed_token, changed_network):
-        differs = fresh().score(evidence)[0] != nats
+    for features in (changed_token, changed_network):
+        differs = fresh().score(features)[0] != nats
         assert not differs[:200].any() and differs[200] and differs[201:].any()
 
 
@@ -234,7 +231,7 @@ def test_a_score_depends_on_nothing_after_it():
     "change", [{"max_order": 5}, {"learning_rate": 0.021}, {"entropy_bins": 6}, {"table_entries": 1024}], ids=str
 )
 def test_every_setting_changes_the_scores(change):
-    known = STREAM.evidence()
+    known = STREAM.features()
     assert np.abs(fresh().score(known)[0] - fresh(**change).score(known)[0]).max() > 1e-4
 
 
@@ -246,7 +243,7 @@ def test_a_word_and_the_same_with_one_more_token_are_no_context_of_each_other():
     )
     text = np.array([token for word in words for token in word])
     ours, oracle = fresh(starts=starts, max_order=1), PlainTree(with_(max_order=1), RANKS, starts, BOS)
-    ours.score(stream_of(text).evidence())
+    ours.score(stream_of(text).features())
     for token in text.tolist():
         oracle.score(token, [(0.0, 0.0)] * 5, 0.0, 1.0)
     assert ours.table.used[0] == len(oracle.successors)
@@ -275,4 +272,4 @@ def test_no_decision_costs_more_than_the_coder_can_count():
     text = np.full(3000, 5)
     text[-1] = 6
     cost = bits(Stream(text, neural, neural, np.zeros(3000, np.float32), RANKS), learning_rate=0.5) * math.log(2)
-    assert cost[100:-1].max() < 1e-5 and SUREST / 2 < cost[-1] < 5 * (SUREST + 1e-6)
+    assert cost[100:-1].max() < 1e-5 and MAX_LOG_ODDS / 2 < cost[-1] < 5 * (MAX_LOG_ODDS + 1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.mixture.flat import mixture_of
+from fairway.mixture.protocol import mixture_of
 from fairway.proof import causality
 from fairway.score import streaming
 from fairway.score.config import Settings
@@ -76,8 +76,9 @@ def test_what_the_network_sees_of_the_next_place_is_seen(tiny, shaken, monkeypat
     """The mixture's weights would be chosen by what the network thinks after the token that is scored."""
 
     def peeking(*arguments):
-        evidence = record_stream(*arguments)
-        return evidence._replace(**{field: np.append(getattr(evidence, field)[1:], np.float32(0))})
+        features = record_stream(*arguments)
+        features[field] = np.append(features[field][1:], np.float32(0))
+        return features
 
     fast = dataclasses.replace(FROZEN, ngram=dataclasses.replace(FROZEN.ngram, learning_rate=0.5))
     assert worst(shaken(tiny), fast) <= 1e-5
@@ -90,7 +91,7 @@ def test_a_mixture_that_has_read_the_text_before_is_seen(tiny, shaken, monkeypat
     def second(*arguments):
         reading = mixture_of(*arguments)
         score = reading.score
-        reading.score = lambda evidence: (score(evidence), score(evidence))[1]
+        reading.score = lambda features: (score(features), score(features))[1]
         return reading
 
     settings = dataclasses.replace(FROZEN, ngram=dataclasses.replace(FROZEN.ngram, mixture=mixture))
@@ -101,9 +102,10 @@ def test_a_mixture_that_has_read_the_text_before_is_seen(tiny, shaken, monkeypat
 @pytest.mark.parametrize("known", ["the next token", "the length of the text"])
 def test_a_score_that_knows_a_later_token_is_seen(tiny, shaken, monkeypatch, known):
     def peeking(model, tokens, *arguments):
-        evidence = record_stream(model, tokens, *arguments)
+        features = record_stream(model, tokens, *arguments)
         hint = np.append(tokens[2:], 0) if known == "the next token" else np.full(len(tokens) - 1, len(tokens))
-        return evidence._replace(nats=evidence.nats + np.float32(0.01) * hint.astype(np.float32))
+        features["nats"] += np.float32(0.01) * hint.astype(np.float32)
+        return features
 
     monkeypatch.setattr(causality, "record_stream", peeking)
     assert worst(shaken(tiny), dataclasses.replace(NEURAL, ttt=FROZEN.ttt)) > 5e-3
@@ -112,10 +114,11 @@ def test_a_score_that_knows_a_later_token_is_seen(tiny, shaken, monkeypatch, kno
 def test_a_change_of_a_later_token_and_the_end_of_the_text_are_told_apart(tiny, shaken, monkeypatch):
     def peeking(kind: str):
         def record(model, tokens, *arguments):
-            evidence = record_stream(model, tokens, *arguments)
+            features = record_stream(model, tokens, *arguments)
             whole = len(tokens) == len(TOKENS)
             hint = int(tokens.sum(dtype=np.int64)) * whole if kind == causality.FLIP else len(tokens)
-            return evidence._replace(nats=evidence.nats + np.float32(0.01 * hint))
+            features["nats"] += np.float32(0.01 * hint)
+            return features
 
         return record
 

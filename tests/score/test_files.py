@@ -1,4 +1,4 @@
-"""Score files: the exact bytes of a row, evidence that comes back as it was, and a sentence for files of another kind."""
+"""Score files: the exact bytes of a row, features that come back as they were, and a sentence for files of another kind."""
 
 import struct
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fairway.errors import InputError
-from fairway.mixture.features import Features
-from fairway.score.files import HINT, SCORE, hint_table, read, read_evidence, read_tree, table
+from fairway.mixture.features import Features, feature_type
+from fairway.score.files import SCORE, read, read_features, read_tree, table
 
 TOKENS = np.array([1, 300, 1, 2], np.uint16)
 RERUN = "run `dvc repro` to write it again"
@@ -20,17 +20,19 @@ def rows(**more) -> np.ndarray:
     return table(TOKENS, token_bytes, np.array([0.5, 7.25, 2]), np.array([1.5, 3, 0.125], np.float32), **more)
 
 
-def evidence() -> Features:
+def features(mixture: str = "tree", vocabulary: int = 400) -> Features:
+    """Random in every field but the token."""
     random = np.random.default_rng(0)
-    nats, entropy, hint_nats, nearest = random.random((4, 3)).astype(np.float32)
-    paths = random.normal(size=(3, 9, 2)).astype(np.float32)
-    return Features(TOKENS[1:], nats, entropy, np.array([7, 65535, 0]), hint_nats, np.array([8, 0, 255]), paths, nearest)
+    rows = np.zeros(3, feature_type(mixture, vocabulary))
+    for name in rows.dtype.names:
+        rows[name] = random.normal(size=rows[name].shape).astype(np.float32)
+    rows["token"] = TOKENS[1:]
+    return rows
 
 
-def save(folder, evidence: Features) -> None:
-    np.save(folder / "scores.npy", table(TOKENS, np.ones(400), np.zeros(3), evidence.entropy, evidence.nats))
-    np.save(folder / "hints.npy", hint_table(evidence))
-    np.save(folder / "paths.npy", evidence.paths)
+def save(folder) -> None:
+    np.save(folder / "scores.npy", rows())
+    np.save(folder / "features.npy", features())
 
 
 def test_a_row_is_sixteen_little_endian_bytes():
@@ -47,12 +49,20 @@ def test_without_a_mixture_the_network_scores():
     assert not scored["order"].any()
 
 
-def test_a_row_of_hints_is_twelve_little_endian_bytes():
-    """hint, order, nats, nearest."""
-    said = evidence()._replace(hint_nats=[0.5, 1, 2], nearest=[0, -0.25, 1])
-    expected = (7, 8, 0.5, 0), (65535, 0, 1, -0.25), (0, 255, 2, 1)
-    assert HINT.itemsize == 12
-    assert hint_table(said).tobytes() == b"".join(struct.pack("<HHff", *row) for row in expected)
+@pytest.mark.parametrize(
+    ("mixture", "more"),
+    [("tree", [0.25, -0.5, 1, 2, 3, 4, 0.75]), ("tilt", [8]), ("linear", []), ("none", [])],
+)
+def test_a_row_of_features_is_little_endian_and_holds_what_the_mixture_reads(mixture, more):
+    """token, nats, entropy; of the tree the odds at three nodes, by the network and with the cache, and the nearest cosine; of
+    the tilt the nats of the match."""
+    one = np.zeros(1, feature_type(mixture, 6))
+    one["token"], one["nats"], one["entropy"] = 300, 0.5, 1.5
+    if mixture == "tree":
+        one["paths"], one["nearest"] = [[0.25, -0.5], [1, 2], [3, 4]], 0.75
+    if mixture == "tilt":
+        one["match_nats"] = 8
+    assert one.tobytes() == struct.pack(f"<Hff{len(more)}f", 300, 0.5, 1.5, *more)
 
 
 def test_round_trip_through_a_file(tmp_path):
@@ -61,12 +71,11 @@ def test_round_trip_through_a_file(tmp_path):
     assert (tmp_path / "scores.npy").read_bytes().endswith(rows().tobytes())
 
 
-def test_evidence_comes_back_and_is_not_loaded(tmp_path):
-    save(tmp_path, evidence())
-    found = read_evidence(tmp_path)
-    for name, expected in evidence()._asdict().items():
-        np.testing.assert_array_equal(getattr(found, name), expected, err_msg=name)
-    assert all(isinstance(whole(array), np.memmap) and not array.flags.writeable for array in found)
+def test_features_come_back_and_are_not_loaded(tmp_path):
+    save(tmp_path)
+    found = read_features(tmp_path, "tree", 400)
+    assert found.tobytes() == features().tobytes() and found.dtype == features().dtype
+    assert isinstance(whole(found), np.memmap) and not found.flags.writeable
 
 
 def whole(view: np.ndarray) -> np.ndarray:
@@ -77,13 +86,13 @@ DAMAGES = [lambda file: file[:-5], lambda file: file + b"\0", lambda file: file[
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["scores.npy", "hints.npy", "paths.npy"])
+@pytest.mark.parametrize("name", ["scores.npy", "features.npy"])
 def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, name, damage):
-    save(tmp_path, evidence())
+    save(tmp_path)
     path = tmp_path / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=rf"{name}: not a score file \(.+\); {RERUN}"):
-        read_evidence(tmp_path)
+        read_features(tmp_path, "tree", 400)
 
 
 def test_a_header_with_any_byte_changed_is_read_alike_or_refused(tmp_path):
@@ -102,12 +111,12 @@ def test_a_header_with_any_byte_changed_is_read_alike_or_refused(tmp_path):
     assert refused > 100
 
 
-@pytest.mark.parametrize("name", ["scores.npy", "hints.npy", "paths.npy"])
+@pytest.mark.parametrize("name", ["scores.npy", "features.npy"])
 def test_a_missing_file_is_named(tmp_path, name):
-    save(tmp_path, evidence())
+    save(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(InputError, match=f"{name}: missing; {RERUN}"):
-        read_evidence(tmp_path)
+        read_features(tmp_path, "tree", 400)
 
 
 OLD = [("token", "<u2"), ("bytes", "u1"), ("nats", "<f4"), ("entropy", "<f4"), ("order", "u1")]
@@ -120,20 +129,19 @@ def test_an_array_of_another_kind_is_refused_in_a_sentence(tmp_path, other):
         read(tmp_path / "scores.npy")
 
 
-@pytest.mark.parametrize("other", [np.zeros((3, 9, 2)), np.zeros((3, 18), np.float32)])
-def test_paths_of_another_kind_are_refused_in_a_sentence(tmp_path, other):
-    save(tmp_path, evidence())
-    np.save(tmp_path / "paths.npy", other)
-    with pytest.raises(InputError, match=rf"paths\.npy: rows of type .+, expected float32 in 3; {RERUN}"):
-        read_evidence(tmp_path)
+@pytest.mark.parametrize("other", [features("tilt"), features(vocabulary=600), features("none"), features()[:, None]])
+def test_features_of_another_mixture_or_vocabulary_are_refused_in_a_sentence(tmp_path, other):
+    save(tmp_path)
+    np.save(tmp_path / "features.npy", other)
+    with pytest.raises(InputError, match=rf"features\.npy: rows of type .+, expected .+\(9, 2\).+ in 1; {RERUN}"):
+        read_features(tmp_path, "tree", 400)
 
 
-@pytest.mark.parametrize("name", ["hints.npy", "paths.npy"])
-def test_files_of_another_length_are_refused_in_a_sentence(tmp_path, name):
-    save(tmp_path, evidence())
-    np.save(tmp_path / name, np.load(tmp_path / name)[:2])
-    with pytest.raises(InputError, match=rf"{name}: 2 rows, expected 3 as in scores\.npy; {RERUN}"):
-        read_evidence(tmp_path)
+def test_features_of_another_length_are_refused_in_a_sentence(tmp_path):
+    save(tmp_path)
+    np.save(tmp_path / "features.npy", features()[:2])
+    with pytest.raises(InputError, match=rf"features\.npy: 2 rows, expected 3 as in scores\.npy; {RERUN}"):
+        read_features(tmp_path, "tree", 400)
 
 
 def test_the_tree_comes_back_and_another_is_refused_in_a_sentence(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fairway.mixture.flat import mixture_of
+from fairway.mixture.protocol import mixture_of
 from fairway.mixture.tree import middle
 from fairway.score import ttt
 from fairway.score.config import Settings
@@ -66,8 +66,8 @@ def step_by_step(predicting: Predictor, tokens: np.ndarray) -> np.ndarray:
 def batched(model, name: str, tokens: np.ndarray = TOKENS) -> np.ndarray:
     """What the evaluation stages do."""
     parts, tree = settings(name), tree_of(model)
-    evidence = record_stream(model, tokens, parts.eval, parts.ttt, parts.cache)
-    return mixture_of(parts.ngram, tree, STARTS, model.architecture.bos).score(evidence)[0]
+    features = record_stream(model, tokens, parts.eval, parts.ttt, parts.cache, parts.ngram.mixture)
+    return mixture_of(parts.ngram, tree, STARTS, model.architecture.bos).score(features)[0]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -1,4 +1,4 @@
-"""Features that eval_ttt cannot have written is refused before compiled code, which trusts its indices, gets it."""
+"""Features that eval_ttt cannot have written are refused before compiled code, which trusts its indices, gets them."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from fairway.errors import InputError
-from fairway.mixture.features import Features
-from fairway.score.files import hint_table, read_evidence, table
+from fairway.mixture.features import Features, feature_type
 from stages import eval_ngram
 
 V, TARGETS = 40, 9
@@ -15,54 +14,35 @@ FOLDER = Path("artifacts/eval_ttt")
 RERUN = "run `dvc repro` to write it again"
 
 
-def write(**changes) -> None:
-    """Features of some targets as eval_ttt writes it, with changes (index, value) to its columns."""
+def features(mixture: str, **changes) -> Features:
+    """Features of some targets as eval_ttt writes them, with changes (index, value) to their columns."""
     random = np.random.default_rng(0)
-    nats, entropy, hint_nats, nearest = random.random((4, TARGETS)).astype(np.float32)
-    tokens, hints = random.integers(V, size=(2, TARGETS)).astype(np.uint16)
-    paths = random.normal(size=(TARGETS, 6, 2)).astype(np.float32)
-    whole = Features(tokens, nats, entropy, hints, hint_nats, np.full(TARGETS, 8, np.uint16), paths, nearest)
+    rows = np.zeros(TARGETS, feature_type(mixture, V))
+    for name in rows.dtype.names:
+        rows[name] = random.random(rows[name].shape)
+    rows["token"] = random.integers(V, size=TARGETS)
     for name, (index, value) in changes.items():
-        getattr(whole, name)[index] = value
-    stream = np.concatenate(([1], whole.tokens)).astype(np.uint16)
-    np.save(FOLDER / "scores.npy", table(stream, np.ones(2**16), nats, whole.entropy, whole.nats))
-    np.save(FOLDER / "hints.npy", hint_table(whole))
-    np.save(FOLDER / "paths.npy", whole.paths)
+        rows[name][index] = value
+    return rows
 
 
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    FOLDER.mkdir(parents=True)
-
-
-def test_what_eval_ttt_writes_is_taken():
-    write(tokens=(0, V - 1), hints=(0, V - 1), hint_orders=(0, 0))
-    eval_ngram.check(read_evidence(FOLDER), V)
+@pytest.mark.parametrize("mixture", ["tree", "tilt", "linear", "none"])
+def test_what_eval_ttt_writes_is_taken(mixture):
+    eval_ngram.check(features(mixture, token=(0, V - 1)), V)
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("mixture", "changes", "sentence"),
     [
-        ({"tokens": (3, V)}, "scores.npy: column 'token' goes up to 40, expected 39 at most"),
-        ({"hints": (3, 65_535)}, "hints.npy: column 'hint' goes up to 65,535, expected 39 at most"),
-        ({"hint_orders": (8, 9)}, "hints.npy: column 'order' goes up to 9, expected 8 at most"),
-        ({"nats": (0, np.nan)}, "scores.npy: column 'neural' holds what is no finite number"),
-        ({"entropy": (0, np.inf)}, "scores.npy: column 'entropy' holds what is no finite number"),
-        ({"hint_nats": (0, -np.inf)}, "hints.npy: column 'nats' holds what is no finite number"),
-        ({"nearest": (0, np.nan)}, "hints.npy: column 'nearest' holds what is no finite number"),
-        ({"paths": ((0, 5, 1), np.nan)}, "paths.npy: column 'odds' holds what is no finite number"),
+        ("tree", {"token": (3, V)}, "column 'token' goes up to 40, expected 39 at most"),
+        ("none", {"nats": (0, np.nan)}, "column 'nats' holds what is not a finite number"),
+        ("linear", {"entropy": (0, np.inf)}, "column 'entropy' holds what is not a finite number"),
+        ("tilt", {"match_nats": (0, -np.inf)}, "column 'match_nats' holds what is not a finite number"),
+        ("tree", {"nearest": (0, np.nan)}, "column 'nearest' holds what is not a finite number"),
+        ("tree", {"paths": ((0, 5, 1), np.nan)}, "column 'paths' holds what is not a finite number"),
     ],
 )
-def test_what_it_cannot_have_written_is_refused(changes, sentence):
-    write(**changes)
+def test_what_it_cannot_have_written_is_refused(mixture, changes, sentence):
     with pytest.raises(InputError) as error:
-        eval_ngram.check(read_evidence(FOLDER), V)
-    assert str(error.value) == f"{FOLDER}/{sentence}; {RERUN}"
-
-
-def test_paths_of_another_vocabulary_are_refused():
-    write()
-    with pytest.raises(InputError) as error:
-        eval_ngram.check(read_evidence(FOLDER), 70)
-    assert str(error.value) == f"{FOLDER}/paths.npy: paths of shape (6, 2), expected (7, 2); {RERUN}"
+        eval_ngram.check(features(mixture, **changes), V)
+    assert str(error.value) == f"{FOLDER}/features.npy: {sentence}; {RERUN}"

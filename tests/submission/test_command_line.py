@@ -17,6 +17,7 @@ import torch
 
 from fairway.codec import container
 from fairway.lm.model import GPT
+from fairway.mixture.estimators import NoEstimator
 from fairway.mixture.tree_mixture import word_starts
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.score.predictor import Predictor
@@ -140,7 +141,7 @@ def test_before_settings_are_sealed_the_network_streams_alone(folder, unsealed):
     (folder / "submission.pyz").write_bytes(unsealed)
     submission = command_line.Submission(Path("submission.pyz"))
     predictor = submission.predictor(7)
-    assert predictor.training is None and predictor.cache is None and predictor.mixture.mixture is None
+    assert predictor.training is None and predictor.cache is None and isinstance(predictor.mixture.estimator, NoEstimator)
     assert submission.settings.eval.context == submission.model.architecture.sequence_length
 
 
