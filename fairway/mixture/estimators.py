@@ -109,7 +109,7 @@ class Rule(NamedTuple):
 
 
 class Counts:
-    """The n-grams of a text so far, and two positions in it: how far it has been counted, and how far it has been read."""
+    """The n-grams of a text so far, and two positions in it: how far it has been counted and how far it has been read."""
 
     def __init__(self, settings: Ngram, vocabulary_size: int):
         kind = settings.estimator

@@ -1,9 +1,9 @@
-"""The n-gram cache of #885 as it was published: counts in hashed buckets, and a ratio that is no distribution.
+"""The n-gram cache of #885 as it was published: counts in hashed buckets, and a ratio that is not a distribution.
 
 Contexts, and contexts with the target, are hashed into separate buckets that many of them share. So the ratio of the two
-counts grows with the load of the buckets whichever token it is asked for: over the vocabulary the ratios sum to far more
-than one, and a text of random tokens seems to cost fewer bits the longer it gets. It is here to be compared with; the
-certificate refuses it with the sum that it measures.
+counts grows with the load of the buckets for every token alike: over the vocabulary the ratios sum to far more than one, and a
+text of random tokens seems to cost fewer bits the longer it gets. It is kept for comparison; the certificate refuses it and
+names the sum that it measures.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """The continuous cache: what followed, earlier in the text, where the network's hidden state was like this one.
 
 p(token) ∝ Σ exp(sharpness · cosine(h, hᵢ)) over those of the last `tokens` positions i that it followed (Grave, Joulin and
-Usunier 2017). It looks a hundred times further back than attention does, and unlike an n-gram it need not find the same words
-again. The network's final hidden states are normalised: the product of two, over their width, is their cosine.
+Usunier 2017). It looks a hundred times further back than attention does, and unlike an n-gram it does not need the same words
+again. The network's final hidden states are normalised: the dot product of two, divided by their width, is their cosine.
 
 Shape letters: T positions that are asked about, S positions that they may see, D width, V vocabulary.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from fairway.kernels import njit
 
-NEGLIGIBLE = -40.0  # log of a share of the weight; nobody sees what is below
+NEGLIGIBLE = -40.0  # log of a share of the weight; smaller shares change nothing
 PIECE = 128  # positions at once: their cosines stay in the processor's cache
 
 
 class ContinuousCache:
     """Positions of a stream: their hidden states and the tokens that followed them.
 
-    They lie in a buffer that is written from left to right and moved to its front when it is full, which is rare.
+    They lie in a buffer that is written from left to right; when it is full, which is rare, they move to its front.
     """
 
     def __init__(self, tokens: int, sharpness: float, vocabulary_size: int):
@@ -32,9 +32,9 @@ class ContinuousCache:
         self.next_C = torch.empty(0, dtype=torch.long)
 
     def look(self, hidden_D: np.ndarray) -> tuple[np.ndarray, float]:
-        """Probabilities (V,) of what follows the position after the last, and the cosine of the nearest that is remembered.
+        """Probabilities (V,) of what follows the position after the last, and the cosine of the nearest remembered state.
 
-        All are zero where nothing is.
+        All are zero where nothing is remembered.
         """
         probabilities_V = np.zeros(self.vocabulary_size)
         start = max(0, self.end - self.tokens)
@@ -69,7 +69,7 @@ class ContinuousCache:
     def _look(self, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Of the T positions that were remembered last."""
         T, device = len(hidden_TD), hidden_TD.device
-        first = min(self.end - T, self.tokens)  # where the first of them is among the S
+        first = min(self.end - T, self.tokens)  # index of the first of them among the S
         start = self.end - T - first
         next_S = self.next_C[start : self.end]
         probabilities_TV = torch.zeros(T, self.vocabulary_size, device=device)
@@ -87,7 +87,7 @@ class ContinuousCache:
 
 @njit(fastmath={"reassoc", "contract"})
 def look_back(hidden_D, hidden_SD, next_S, sharpness, probabilities_V):
-    """Fill in what one position sees of S, and return the nearest cosine: _look for a decoder, which asks token by token."""
+    """`_look` for a decoder, one position at a time: adds to `probabilities_V`, zero before, and returns the nearest cosine."""
     cosine_S, nearest = np.empty(len(next_S), np.float32), np.float32(-2)
     for s in range(len(next_S)):
         total = np.float32(0)

@@ -1,9 +1,9 @@
-"""The n-grams of a text: one table of all orders, exact and bounded, about 26 bytes an n-gram.
+"""The n-grams of a text: one table of all orders, exact and bounded, about 26 bytes per n-gram.
 
-An n-gram is a node: the node of its context, and its last token. So a key is exact, and no fingerprint stands for it. It is
-also the context of the next token: finding the n-grams that a token ends finds the contexts of the token after it, and a
-token costs one look-up an order. Nodes are numbered as they come, so that those of one passage lie side by side. An index
-of 32-bit entries leads to them; the bits that a node's number leaves free hold a tag, so that few leads are false.
+An n-gram is a node, and its key is the node of its context and its last token: keys are exact, not fingerprints. The node is
+also a context of the next token, so that finding the n-grams that a token ends finds the contexts of the token after it: one
+look-up per token and order. Nodes are numbered as they come, so that those of one passage lie side by side. A hash index of
+32-bit entries leads to them; the bits that a node's number leaves free hold a tag, so that few look-ups hit a wrong node.
 """
 
 from typing import NamedTuple
@@ -100,7 +100,7 @@ def add(table, parent, token, code):
 
 
 class Cursor(NamedTuple):
-    """A place in a text: `contexts` int64 (orders,), the nodes of the last 0, 1, … tokens, of which the first `known`
+    """A position in a text: `contexts` int64 (orders,), the nodes of the last 0, 1, … tokens, of which the first `known`
     int64 (1,) are in the table; `found` int64 and `codes` uint64 (orders,), see `find`."""
 
     contexts: np.ndarray
@@ -117,15 +117,16 @@ def start_of_text(orders: int) -> Cursor:
 def find(table, cursor, orders, token):
     """found[k] = the node of the last k tokens and `token`, k < orders; returns how many there are, the shortest first.
 
-    A text that has an n-gram has the shorter ones that end it too: the first that is missing ends the search. `codes` are
+    A text that has an n-gram also has the shorter ones that end it, so the first that is missing ends the search. `codes` are
     left for `add_longer`.
     """
     mask = np.uint64(len(table.index) - 1)
     touched = np.uint64(0)
-    for k in range(1, cursor.known[0]):  # memory is asked for all orders at once, and answers together
+    # Touch the index entries of all orders before any is needed: the cache misses overlap instead of following each other.
+    for k in range(1, cursor.known[0]):
         cursor.codes[k] = scrambled(cursor.contexts[k], token)
         touched |= np.uint64(table.index[cursor.codes[k] >> np.uint64(32) & mask])
-    cursor.codes[0] = touched  # single tokens need no code; without a use the compiler would leave the loads out
+    cursor.codes[0] = touched  # order 1 needs no code; unless the loads are used, the compiler drops them
     for k in range(orders):
         cursor.found[k] = child(table, cursor.contexts[k], token, cursor.codes[k])
         if cursor.found[k] == 0:

@@ -1,8 +1,8 @@
-"""A binary tree over the vocabulary, fixed by the network: its leaves are tokens, near in the head where near in the tree.
+"""A binary tree over the vocabulary, fixed by the network: its leaves are tokens, and tokens near in the head are near in it.
 
 A token is a walk of about log2 V yes-or-no decisions from the root. A node is a range of leaves, lo ≤ rank < hi; it is
-split in the middle, and `middle` is its name: no two nodes have the same. So the order of the leaves is all that there
-is to store, and what the decoder works out from the weights: sums run in a fixed order, alike on all machines.
+split in the middle, and `middle` identifies it: no two nodes have the same. So the order of the leaves is the whole tree, and
+the decoder computes it from the weights: sums run in a fixed order, alike on all machines.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from fairway.kernels import njit
 
 POWER_ITERATIONS = 24
-FLOOR = 1e-12  # of a node's share: what lies below is rounding of the running sums
+FLOOR = 1e-12  # of a node's share: smaller ones are rounding errors of the running sums
 
 
 @njit(inline="always")
