@@ -35,6 +35,10 @@ def test_only_what_follows_a_change_runs_again(clone):
     assert reproduce(clone, "eval_ngram") == ["eval_ngram"]
     set_param(clone, "ngram.learning_rate", 0.004)
     assert reproduce(clone, "eval_ngram") == []  # out of the run cache
+    set_param(clone, "ngram.mixture", "none")  # eval_ttt records what the mixture reads
+    assert reproduce(clone, "eval_ngram") == ["eval_ttt", "eval_ngram"]
+    set_param(clone, "ngram.mixture", "tree")
+    assert reproduce(clone, "eval_ngram") == []
     set_param(clone, "ttt.lr", 0.0003)
     assert reproduce(clone, "eval_ngram") == ["eval_ttt", "eval_ngram"]
     set_param(clone, "quant.embedding_extra_bits", -1)
