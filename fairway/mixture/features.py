@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.mixture.tree import depth
-
 Features = np.ndarray  # rows of `feature_type`, one per target, in the order of the text
 
 
@@ -22,7 +20,8 @@ def feature_type(mixture: str, vocabulary_size: int) -> np.dtype:
     ]
     if mixture == "tree":
         # log-odds of going right at each node on the target's path: the network's, and with the continuous cache
-        fields.append(("paths", "<f4", (depth(vocabulary_size), 2)))
+        depth = (vocabulary_size - 1).bit_length()  # tree.depth, without the compiler that tree.py imports
+        fields.append(("paths", "<f4", (depth, 2)))
         fields.append(("nearest", "<f4"))  # cosine of the nearest hidden state that the cache remembers, 0 for none
     if mixture == "tilt":
         fields.append(("match_nats", "<f4"))  # −ln of the network's probability of the match token (match.py)
