@@ -1,4 +1,4 @@
-"""The n-gram mixtures and hints written from their formulas with dictionaries of tuples: the oracle of the tests.
+"""The n-gram mixtures and the match model written from their formulas with dictionaries of tuples: the oracle of the tests.
 
 Shares no code with fairway but the names of the settings. bench/ngram.py measures it too: it is what one would write first.
 """
