@@ -29,9 +29,10 @@ lint: setup
 	ruff format --check .
 	lint-imports --no-logo
 
-# Test files run in parallel, each on one thread: threads that wait for each other's cores are slower than one thread.
+# Test files run in parallel, in the order of tests/conftest.py, each on one thread: threads that wait for each other's cores are
+# slower than one thread.
 test: lint
-	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Tests that take too long for every commit: remotes, also on an S3 server, and queues of the real pipeline.
 test-slow: setup

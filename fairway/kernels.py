@@ -1,7 +1,8 @@
-"""The compiler of hot loops: numba's, with machine code kept between runs in a folder named by a hash of what it was made of.
+"""The compiler of hot loops: numba's, with machine code kept between runs in a folder named by a hash of the code behind it.
 
-Left alone, numba looks at the file that a function stands in and nothing else: after a change of a constant or a function in
-another file it would run old code, and has given wrong numbers. Inside submission.pyz nothing is kept.
+By itself numba checks only the file that a function is in: after a change of a constant or a function in another file it would
+run old code, and has given wrong numbers. Clones of the same code share the folder if NUMBA_CACHE_DIR says where it is.
+Inside submission.pyz nothing is kept.
 """
 
 import functools
@@ -12,14 +13,17 @@ import numba
 
 
 def digest(root: Path) -> str:
-    """Of all code in the rooms that have compiled functions."""
+    """Of all code in the packages below `root` that have compiled functions."""
     contents = {path: path.read_bytes() for path in sorted(root.rglob("*.py"))}
-    rooms = {path.parent for path, content in contents.items() if b"njit" in content} - {root}
-    parts = [content for path, content in contents.items() if path.parent in rooms]
+    packages = {path.parent for path, content in contents.items() if b"njit" in content} - {root}
+    parts = [content for path, content in contents.items() if path.parent in packages]
     return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
 
 njit, HERE = numba.njit, Path(__file__).parent
 if HERE.is_dir():
-    numba.config.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{digest(HERE)}")
+    folder = Path(numba.config.CACHE_DIR or HERE / "__pycache__")
+    numba.config.CACHE_DIR = str(folder / f"kernels-{digest(HERE)}")
+    # Within the folder numba names a package by its path, which differs between clones; here the name is enough.
+    numba.core.caching.UserProvidedCacheLocator.get_suitable_cache_subpath = staticmethod(lambda file: Path(file).parent.name)
     njit = functools.partial(numba.njit, cache=True)

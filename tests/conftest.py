@@ -4,6 +4,8 @@ One thread and a fixed sequence of Hypothesis examples: a test that fails, fails
 """
 
 import dataclasses
+import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -16,8 +18,18 @@ from fairway.quant.config import Quant
 hypothesis.settings.register_profile("fairway", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("fairway")
 torch.set_num_threads(1)
+# Clones of the repository share its machine code (fairway/kernels.py); this process finds it there by itself.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / "fairway/__pycache__"))
 
 PLAIN = Quant(method="gptq", calibration_tokens=1000)
+
+
+# What takes a minute or more begins first, so that no worker is left alone with it at the end.
+LONGEST = ("test_presets_pipeline.py", "test_repro.py", "test_gallery.py", "test_causality.py", "test_certify.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

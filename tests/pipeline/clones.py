@@ -1,7 +1,6 @@
 """Clones of this repository in which DVC runs as users run it: code of the working tree, documents on the spot, tiny params.
 
-`make` is the pipeline as it is. `trunk` is one whose full run is short, for tests of what comes after it: nothing in it needs
-compiling, and kernels are plain Python. It is made once for all files of tests, side by side or not; each copies it.
+`trunk` is a clone after its full run. It is made once for all files of tests, on all workers; each test file copies it.
 `one_stage` is a repository of a single stage of two seconds that writes what `python -m fairway.report compare` reads.
 """
 
@@ -17,9 +16,10 @@ from filelock import FileLock
 from pytest import TempPathFactory
 from ruamel.yaml import YAML
 
-from tests.gallery import pipeline
+from tests import precompiled
 
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(__file__).with_name("bin")
 ALL = "tokenize train prequant_ttt quant compress eval_sliding eval_ttt eval_ngram certify report".split()  # noqa: SIM905
 LATE = ALL[ALL.index("eval_ngram") :]  # what follows a change of ngram.*
 TINY = {
@@ -35,7 +35,7 @@ TINY = {
     "model.bigram_width": 8,
     "model.rope_dims": 8,
     "model.value_embedding_width": 8,
-    "train.steps": 4,
+    "train.steps": 30,
     "train.tokens_per_step": 128,
     "train.sequence_length": 32,
     "train.compile": False,
@@ -45,13 +45,11 @@ TINY = {
     "eval.block": 32,
     "ttt.chunk_tokens": 64,
     "certify.tokens": 200,
-}
-QUICK = {f"{section}.{key}": value for section, values in pipeline.TINY.items() for key, value in values.items()} | {
-    "ttt.optimizer": "none",  # half of what a process of the submission takes to start
-    "certify.tokens": 100,
     "certify.causality_tokens": 300,
     "certify.causality_checks": 1,
 }
+OTHER = "ngram.learning_rate"  # what tests change after the full run
+OLD, NEW = 0.004, 0.25
 WORDS = "the people of our country have done great work in peace and in war with one hope".split()  # noqa: SIM905
 IDENTITY = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 STAGE = """
@@ -100,9 +98,10 @@ def set_param(folder: Path, key: str, value) -> None:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run a program in the clone; it finds this test's own Python first on its path."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    """Run a program in the clone; `python` there is bin/python, which starts this test's own Python."""
+    path = os.pathsep.join((str(BIN), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = os.environ | IDENTITY | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+    environment |= {"TEST_PYTHON": sys.executable, "TEST_SANDBOX": precompiled.__file__}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -129,8 +128,8 @@ def commit(folder: Path, message: str) -> None:
     printed(folder, "git", "commit", "-qm", message)
 
 
-def make(folder: Path, params: dict = TINY, text: str = "") -> Path:
-    """A repository of its own with one commit; `text` is its documents, as JSON lines."""
+def make(folder: Path) -> Path:
+    """A repository of its own with one commit."""
     folder.mkdir()
     for name in ("fairway", "stages", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
         source = ROOT / name
@@ -138,8 +137,8 @@ def make(folder: Path, params: dict = TINY, text: str = "") -> Path:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
     (folder / "data").mkdir()
-    (folder / "data/tiny.jsonl").write_text(text or documents(), encoding="utf-8")
-    for key, value in {**params, "data.documents": ["data/*.jsonl"]}.items():
+    (folder / "data/tiny.jsonl").write_text(documents(), encoding="utf-8")
+    for key, value in {**TINY, "data.documents": ["data/*.jsonl"], OTHER: OLD}.items():
         set_param(folder, key, value)
     printed(folder, "git", "init", "-q", "-b", "main")
     commit(folder, "start")
@@ -154,12 +153,7 @@ def trunk(factory: TempPathFactory) -> Path:
         if not folder.exists():
             unfinished = folder.with_name("unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            make(unfinished, QUICK, pipeline.documents())
-            for name, old, new in pipeline.PLAIN:
-                path = unfinished / "fairway" / name
-                source = path.read_text(encoding="utf-8")
-                assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
-                path.write_text(source.replace(old, new), encoding="utf-8")
+            make(unfinished)
             assert reproduce(unfinished) == ALL
             commit(unfinished, "the trunk")
             unfinished.rename(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import clones
 import pytest
-from clones import printed
+from clones import NEW, OLD, OTHER, printed
 
 from fairway.report import compare, revisions
 
@@ -24,16 +24,16 @@ def output(folder: Path, *words: str) -> dict | list:
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory) -> Path:
-    """The trunk, then another ngram.tilt, run and not yet committed."""
+    """The trunk, then another param of eval_ngram, run and not yet committed."""
     folder = clones.copy(clones.trunk(tmp_path_factory), tmp_path_factory.mktemp("changed") / "fairway")
-    clones.set_param(folder, "ngram.tilt", 2.0)
+    clones.set_param(folder, OTHER, NEW)
     assert clones.reproduce(folder) == clones.LATE
     return folder
 
 
 @pytest.fixture(scope="module")
 def committed(changed) -> Path:
-    clones.commit(changed, "another tilt")
+    clones.commit(changed, "another rate")
     return changed
 
 
@@ -53,7 +53,7 @@ def test_before_the_commit_metrics_are_held_against_head(changed):
     shown = printed(changed, "dvc", "metrics", "diff")
     (line,) = re.findall(r"^reports/summary\.json +val_bpb +(.*)$", shown, re.MULTILINE)
     assert list(map(float, line.split())) == pytest.approx([old, new, new - old], abs=2e-5)
-    assert output(changed, "dvc", "params", "diff") == {"params.yaml": {"ngram.tilt": {"old": 4.0, "new": 2.0, "diff": -2.0}}}
+    assert output(changed, "dvc", "params", "diff") == {"params.yaml": {OTHER: {"old": OLD, "new": NEW, "diff": NEW - OLD}}}
 
 
 def test_the_commit_takes_all_that_the_run_wrote(committed):
@@ -65,7 +65,7 @@ def test_after_the_commit_both_are_held_against_the_one_before(committed):
     metrics, params = (output(committed, "dvc", what, "diff", "HEAD~1") for what in ("metrics", "params"))
     assert metrics.keys() == {"reports/summary.json"}  # no metric is shown twice
     assert {"val_bpb", "certified_bpb"} <= metrics["reports/summary.json"].keys()
-    assert params == {"params.yaml": {"ngram.tilt": {"old": 4.0, "new": 2.0, "diff": -2.0}}}
+    assert params == {"params.yaml": {OTHER: {"old": OLD, "new": NEW, "diff": NEW - OLD}}}
 
 
 def check_page_of_plots(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_clone_without_the_artifacts_compares_as_well(committed, tmp_path, mon
     monkeypatch.chdir(fresh)
     before, after = revisions.read("HEAD~1"), revisions.read("HEAD")
     assert before.metrics["val_bpb"] != after.metrics["val_bpb"]
-    assert compare.params([before, after]) == [("ngram.tilt", [4.0, 2.0])]
+    assert compare.params([before, after]) == [(OTHER, [OLD, NEW])]
     assert compare.notes([before, after]) == []
 
 
@@ -100,9 +100,9 @@ def test_the_table_of_experiments_fits_on_a_screen(committed):
     words = SHORT_TABLE.split(" --sort-by")[0].replace("'", "").split()
     header, *rows = csv.reader(printed(committed, *words, "--num", "2", "--csv").splitlines())
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    assert {"val_bpb", "certified_bpb", "ngram.tilt"} <= columns.keys()
+    assert {"val_bpb", "certified_bpb", OTHER} <= columns.keys()
     assert len(columns) <= 12
-    assert set(columns["ngram.tilt"]) == {"4.0", "2.0"}
+    assert set(map(float, columns[OTHER])) == {OLD, NEW}
 
 
 def test_an_experiment_is_compared_with_a_commit_by_name(short, monkeypatch):

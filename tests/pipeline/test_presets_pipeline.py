@@ -1,9 +1,11 @@
 """Every preset goes the whole pipeline at a tiny scale, in this process: it ends in a legal certificate of its own network."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from fairway import presets
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
 from fairway.params import read_yaml
+from fairway.proof import sandbox
+from fairway.submission import packing
+from tests import precompiled
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = [name for name, path in presets.overlays().items() if presets.is_preset(path)]
@@ -75,8 +80,19 @@ def tokenised(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def packed_once() -> Iterator[None]:
+    """The code of a submission is the same for all presets."""
+    stream = packing.code_stream
+    once = functools.cache(lambda modules, root: stream(list(modules), root))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "code_stream", lambda modules, root: once(tuple(modules), root))
+        patch.setattr(sandbox, "__file__", precompiled.__file__)
+        yield
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_whole_course(name, tokenised, tmp_path, monkeypatch):
+def test_the_whole_pipeline(name, tokenised, tmp_path, monkeypatch):
     shutil.copytree(tokenised, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NPROC", "1")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import clones
 import pytest
-from clones import printed, reproduce
+from clones import NEW, OLD, OTHER, printed, reproduce
 
 from fairway.report import revisions
 
@@ -88,9 +88,9 @@ def test_what_one_has_run_the_other_pulls(people):
 
 
 def test_what_the_other_changes_comes_back(people):
-    clones.set_param(people.second, "ngram.tilt", 2.0)
+    clones.set_param(people.second, OTHER, NEW)
     assert reproduce(people.second) == clones.LATE
-    clones.commit(people.second, "another tilt")
+    clones.commit(people.second, "another rate")
     printed(people.second, "git", "push", "-q")
     printed(people.second, "dvc", "push", "--run-cache")
 
@@ -102,7 +102,7 @@ def test_what_the_other_changes_comes_back(people):
 
 def test_a_third_takes_runs_and_hands_on_an_experiment(people, tmp_path, monkeypatch):
     third = cloned(people.origin, tmp_path / "third", people.keys)
-    clones.set_param(third, "ngram.tilt", 4.0)  # as it was two commits ago
+    clones.set_param(third, OTHER, OLD)  # as it was two commits ago
     assert reproduce(third, "--pull") == ["report"]  # the others were run once, by somebody
     printed(third, "dvc", "exp", "save", "-n", "as-before")
     printed(third, "dvc", "exp", "push", "origin", "as-before")
@@ -110,7 +110,7 @@ def test_a_third_takes_runs_and_hands_on_an_experiment(people, tmp_path, monkeyp
     printed(people.first, "dvc", "exp", "pull", "origin", "as-before")
     monkeypatch.chdir(people.first)
     head, before = revisions.read("HEAD"), revisions.read("as-before")
-    assert (head.params["ngram.tilt"], before.params["ngram.tilt"]) == (2.0, 4.0)
+    assert (head.params[OTHER], before.params[OTHER]) == (NEW, OLD)
     assert before.metrics == revisions.read("HEAD~1").metrics != head.metrics
 
 

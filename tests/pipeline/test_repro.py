@@ -6,15 +6,13 @@ from pathlib import Path
 import clones
 import numpy as np
 import pytest
-from clones import ALL, reproduce, run, set_param
+from clones import ALL, NEW, OLD, OTHER, reproduce, run, set_param
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
     """A clone after one full run."""
-    folder = clones.make(tmp_path_factory.mktemp("clone") / "fairway")
-    assert reproduce(folder) == ALL
-    return folder
+    return clones.copy(clones.trunk(tmp_path_factory), tmp_path_factory.mktemp("clone") / "fairway")
 
 
 def test_the_score_is_proved(clone):
@@ -31,9 +29,9 @@ def test_only_what_follows_a_change_runs_again(clone):
     path = clone / "fairway/report/figures.py"
     path.write_text(path.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
     assert reproduce(clone) == ["report"]
-    set_param(clone, "ngram.learning_rate", 0.006)
+    set_param(clone, OTHER, NEW)
     assert reproduce(clone, "eval_ngram") == ["eval_ngram"]
-    set_param(clone, "ngram.learning_rate", 0.004)
+    set_param(clone, OTHER, OLD)
     assert reproduce(clone, "eval_ngram") == []  # out of the run cache
     set_param(clone, "ngram.mixture", "none")  # eval_ttt records what the mixture reads
     assert reproduce(clone, "eval_ngram") == ["eval_ttt", "eval_ngram"]

@@ -90,18 +90,18 @@ def test_a_run_sees_what_git_tracks(short, monkeypatch):
 def test_a_late_sweep_in_the_queue_leaves_the_trunk_alone(tmp_path, tmp_path_factory, monkeypatch):
     """Of the real pipeline; its results are those of the same params in the working tree."""
     folder = clones.copy(clones.trunk(tmp_path_factory), tmp_path / "fairway")
-    printed(folder, "dvc", "exp", "run", "--queue", "-n", "tilt", "-S", "ngram.tilt=2.0,3.0")
+    printed(folder, "dvc", "exp", "run", "--queue", "-n", "rate", "-S", "ngram.learning_rate=0.25,0.5")
     assert "Started '2'" in printed(folder, "dvc", "queue", "start", "-j", "2")
-    wait_for(folder, "tilt-1", "tilt-2")
-    for name in ("tilt-1", "tilt-2"):
+    wait_for(folder, "rate-1", "rate-2")
+    for name in ("rate-1", "rate-2"):
         assert clones.stages_in(printed(folder, "dvc", "queue", "logs", name)) == clones.LATE
 
     monkeypatch.chdir(folder)
-    base, *swept = (revisions.read(name) for name in ("HEAD", "tilt-1", "tilt-2"))
-    assert [run.params["ngram.tilt"] for run in (base, *swept)] == [4.0, 2.0, 3.0]
+    base, *swept = (revisions.read(name) for name in ("HEAD", "rate-1", "rate-2"))
+    assert [run.params[clones.OTHER] for run in (base, *swept)] == [clones.OLD, 0.25, 0.5]
     assert len({run.metrics["val_bpb"] for run in (base, *swept)}) == 3
     assert len({run.metrics["val_bpb_ttt"] for run in (base, *swept)}) == 1
-    printed(folder, "dvc", "exp", "apply", "tilt-1")
+    printed(folder, "dvc", "exp", "apply", "rate-1")
     scores = folder / "artifacts/eval_ngram/scores.npy"
     of_the_queue = scores.read_bytes()
     assert clones.reproduce(folder, "--force", "--single-item", "eval_ngram") == ["eval_ngram"]

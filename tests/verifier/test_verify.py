@@ -4,15 +4,19 @@ The run is made here by hand with numpy and struct. Its submission.pyz holds the
 """
 
 import ast
+import contextlib
 import hashlib
+import io
 import json
 import math
+import runpy
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 from zlib import crc32
 
 import numpy as np
@@ -91,15 +95,25 @@ def root(tmp_path) -> Path:
 
 
 def verify(root: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and last line."""
-    command = [sys.executable, "-I", str(VERIFY), str(root), *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    return finished.returncode, finished.stdout.splitlines()[-1]
+    """Exit status and last line of the script, run in this process."""
+    out, command = io.StringIO(), [str(VERIFY), str(root), *arguments]
+    with contextlib.redirect_stdout(out), mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(VERIFY), run_name="__main__")
+    return ended.value.code, out.getvalue().splitlines()[-1]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--decode",)])
 def test_an_honest_run_is_verified(root, arguments):
+    command = [sys.executable, "-I", str(VERIFY), str(root), *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout.endswith("\nverified\n")
     assert verify(root, *arguments) == (0, "verified")
+
+
+def test_a_failed_check_is_the_exit_status(root):
+    (root / SUMMARY).unlink()
+    command = [sys.executable, "-I", str(VERIFY), str(root)]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 1
 
 
 def test_the_current_folder_is_the_default(root):
