@@ -1,8 +1,8 @@
 """What a training step minimises: cross-entropy, and what the params add to it.
 
 Multi-token heads live here and not in the network, because they are dropped at export; unlike the published ones they
-are in an optimizer. A phase says which late starters are on: each phase is a function of its own for the compiler, so
-that a late start is real (in published code the flag was folded to a constant, #598's note on #861).
+are in an optimizer. Each phase of training compiles a function of its own, so that what starts late does start (in published
+code the compiler had folded the flag to a constant, #598's note on #861).
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # windows (B, T + 1) → what 
 
 
 class Phase(NamedTuple):
-    """Which late starters are on: depth recurrence, and the averaged weights as a teacher."""
+    """What is on at a point of training: depth recurrence, and distillation from the averaged weights."""
 
     recurrent: bool
     distilled: bool
 
 
 class Objective(nn.Module):
-    """The network and what trains beside it. Called with windows (B, T + 1): the loss and the cross-entropy in it."""
+    """The network and the heads that train with it. Called with windows (B, T + 1): the loss, and its cross-entropy part."""
 
     def __init__(self, model: GPT, train: Train, qat: Qat):
         super().__init__()
@@ -61,11 +61,11 @@ class Objective(nn.Module):
         return torch.stack(losses).mean()
 
     def grid_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that `quant` will put on a grid."""
+        """The weights that `quant` will round."""
         return {name: parameter for name, parameter in self.named_parameters() if name in self.roles}
 
     def penalty(self) -> Tensor:
-        """What keeps the weights near their grids, once a step: it does not depend on the text."""
+        """Weighted sum of the penalties of qat.py, computed once per step because it does not depend on the text."""
         parameters = self.grid_parameters()
         total = torch.zeros((), device=next(self.parameters()).device)
         if self.qat.entropy_weight:
@@ -75,7 +75,7 @@ class Objective(nn.Module):
         return total
 
     def loss(self, phase: Phase, dtype: torch.dtype, teacher: GPT | None) -> Loss:
-        """The loss function of a phase, matrix products in `dtype`."""
+        """The loss function of a phase, with matrix products in `dtype`."""
 
         def loss(windows: Tensor) -> tuple[Tensor, Tensor]:
             self.model.recurrent = phase.recurrent
@@ -88,20 +88,20 @@ class Objective(nn.Module):
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Mean nats a token."""
+    """Mean nats per token."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
 
 def distillation(student_BTV: Tensor, teacher_BTV: Tensor, temperature: float) -> Tensor:
-    """T²·KL(teacher ‖ student) a token (Hinton et al. 2015). #1185 divided by sequences only, 2,048 times too much."""
+    """T²·KL(teacher ‖ student) per token (Hinton et al. 2015). #1185 divided by sequences only: 2,048 times too much."""
     student, teacher = F.log_softmax(student_BTV / temperature, -1), F.log_softmax(teacher_BTV / temperature, -1)
     return temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1).mean()
 
 
 def compiled(loss: Loss, example: Tensor) -> Loss:
-    """The loss function compiled, forward and backward warmed up on an example, so that no clock sees the compiler.
+    """The loss function compiled, forward and backward run once on an example, so that no timed step compiles.
 
-    Without a working C++ compiler torch cannot compile for the CPU: then the function as it is.
+    Without a working C++ compiler torch cannot compile for the CPU; then the function itself.
     """
     from torch._inductor.exc import InductorError  # here, because it takes as long to import as all of torch
 

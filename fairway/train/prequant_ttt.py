@@ -54,29 +54,25 @@ def adapt(
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=0.0, fused=True)
     epoch_batches = batches(tokens, length, config.sequences_per_step)
     total = config.epochs * len(epoch_batches)
-    epoch_losses = []
-    for epoch in range(config.epochs):
-        losses = []
-        for index, (first, last) in enumerate(epoch_batches):
-            done = (epoch * len(epoch_batches) + index) / total
-            multiplier = config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + math.cos(math.pi * done)) / 2
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * multiplier
-            starts = range(first * length, last * length, length)
-            windows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
-            optimizer.zero_grad(set_to_none=True)
-            loss = _loss(model, torch.from_numpy(windows).to(device), dtype)
-            loss.backward()
-            if config.gradient_clip:
-                nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            optimizer.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                step = epoch * len(epoch_batches) + index + 1
-                raise InputError(f"the loss of prequant_ttt is {losses[-1]} at step {step} of {total}; lower prequant_ttt.lr")
-            advance(1, losses[-1])
-        epoch_losses.append(float(np.mean(losses)))
-    return epoch_losses
+    losses = []
+    for step, (first, last) in enumerate(epoch_batches * config.epochs):
+        cosine = (1 + math.cos(math.pi * (step / total))) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * (config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine)
+        starts = range(first * length, last * length, length)
+        windows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(model, torch.from_numpy(windows).to(device), dtype)
+        loss.backward()
+        if config.gradient_clip:
+            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise InputError(f"the loss of prequant_ttt is {losses[-1]} at step {step + 1} of {total}; lower prequant_ttt.lr")
+        advance(1, losses[-1])
+    steps = len(epoch_batches)
+    return [float(np.mean(losses[epoch * steps :][:steps])) for epoch in range(config.epochs)]
 
 
 def _loss(model: GPT, windows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

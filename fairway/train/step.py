@@ -115,15 +115,8 @@ class TrainState:
 
     def parts(self) -> dict[str, nn.Module | Muon | torch.optim.AdamW | WeightAverage | SnapshotAverage | Grokfast]:
         """Everything with a state_dict of its own."""
-        found = {
-            "objective": self.objective,
-            "muon": self.muon,
-            "adamw": self.adamw,
-            "average": self.average,
-            "grokfast": self.grokfast,
-            "teacher": self.teacher,
-        }
-        return {name: part for name, part in found.items() if part is not None}
+        names = ("objective", "muon", "adamw", "average", "grokfast", "teacher")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def state_dict(self) -> dict:
         counters = {name: getattr(self, name) for name in ("step", "seconds", "history", "recent", "distilled_steps")}
