@@ -9,7 +9,7 @@ from pathlib import Path
 from fairway.submission.closure import import_closure
 from fairway.submission.packing import MODULES
 
-PACKED = {"quant": MODULES, "compress": MODULES}  # code that a stage does not import but packs, or measures
+PACKED = {"compress": MODULES}  # code that a stage does not import but packs
 STAGE = re.compile(r"  (\w+):")
 CODE = re.compile(r"      - \S+\.py")
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairway.codec import container
+from fairway.codec import archive, container
 from fairway.codec.config import Compress
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
 from fairway.params import load
 from fairway.quant import artifact
+from fairway.quant.config import TOLERANCE, Quant
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.roles import role_of
 from fairway.submission import packing
@@ -38,6 +39,7 @@ def main() -> None:
     check(container.read_integers(model), (config, matrices, small))
     decoded = time.monotonic()
     pyz = packing.build(packing.MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
+    check_target(packing.sizes(pyz), load(common.PARAMS, "quant", Quant).target_bytes)
     if len(pyz) > params.budget_bytes:
         raise InputError(
             f"submission.pyz takes {len(pyz):,} bytes, {len(pyz) - params.budget_bytes:,} more than compress.budget_bytes "
@@ -65,6 +67,22 @@ def serialized_tokenizer() -> bytes:
     path = common.ARTIFACTS / "tokenize" / "tokenizer.model"
     read_tokenizer(path)
     return path.read_bytes()
+
+
+def check_target(sizes: dict[str, int], target: int) -> None:
+    """Compares a submission with `quant.target_bytes` (0: none), which `quant` met by counting on `archive.CODE_BYTES`.
+
+    Raises InputError when it is larger, prints the same sentence when code smaller than that leaves too much unfilled.
+    """
+    total, code = sizes["total"], sizes["code_bytes"]
+    sentence = (
+        f"submission.pyz takes {total:,} bytes for a quant.target_bytes of {target:,}, because its code takes {code:,} and not "
+        f"{archive.CODE_BYTES:,}; set CODE_BYTES in fairway/codec/archive.py to {code} and run `dvc repro`"
+    )
+    if target and total > target:
+        raise InputError(sentence)
+    if total < (1 - TOLERANCE) * target and code < archive.CODE_BYTES:
+        print(f"compress: {sentence}", flush=True)
 
 
 def describe(sizes: dict[str, int], budget: int, parameters: int) -> dict:

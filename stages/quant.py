@@ -2,7 +2,7 @@
 
 Calibration reads evenly spaced windows of the training text, or what the network itself writes, or random tokens: nothing
 here sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte budget
-(`quant.target_bytes`) the submission is coded to learn its size, for each step size that is tried.
+(`quant.target_bytes`) the weights are coded for each step size that is tried, and the rest of the submission is counted.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from fairway.codec import container
+from fairway.codec import archive, container
 from fairway.codec.config import Compress
 from fairway.lm import checkpoint
 from fairway.lm.config import Architecture
@@ -24,11 +24,10 @@ from fairway.params import load
 from fairway.quant import allocation, artifact, calibration, hessian, quantiser
 from fairway.quant.config import Quant
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.submission import packing
 from fairway.text.shards import read_split
+from fairway.text.tokenizer import read_tokenizer
 from fairway.train.ranks import Ranks
 from stages import common
-from stages.compress import ROOT, serialized_tokenizer
 from stages.launch import launch, visible_ranks
 
 SPLIT = "train"  # that the curvature is of
@@ -117,12 +116,13 @@ def submission_size(
     architecture: Architecture, prepared: list[quantiser.Prepared], small: dict[str, np.ndarray], params: Quant, coder: str
 ) -> Callable[[float], int]:
     """The size of the whole submission as a function of the coarseness, by quantising and coding."""
-    tokenizer = serialized_tokenizer()
-    empty = len(packing.build(packing.MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: b""}, ROOT))
+    path = common.ARTIFACTS / "tokenize" / "tokenizer.model"
+    read_tokenizer(path)  # raises InputError when it is damaged
+    rest = archive.CODE_BYTES + archive.smallest(path.read_bytes())[1]
     config = dataclasses.asdict(architecture)
 
     def size_at(coarseness: float) -> int:
-        size = empty + len(container.write(config, quantiser.quantise(prepared, params, coarseness), small, coder))
+        size = rest + len(container.write(config, quantiser.quantise(prepared, params, coarseness), small, coder))
         print(
             f"quant: {size:,} bytes with steps times {2**coarseness:.4f}, for a budget of {params.target_bytes:,}", flush=True
         )

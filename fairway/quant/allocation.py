@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fairway.errors import InputError
+from fairway.quant.config import TOLERANCE
 
 LEAST_SHARE = 0.01  # of the mean sensitivity of a matrix's rows: rows that calibration did not meet are not worthless
-TOLERANCE = 0.001  # of the budget, below it
 AIM = 0.9996  # of the budget
 RANGE = 12.0  # doublings of the step either way: beyond lie all zeros, and the largest integers
 TRIES = 16

@@ -10,6 +10,7 @@ from typing import Literal
 from fairway.bounds import bounded
 from fairway.errors import InputError
 
+TOLERANCE = 0.001  # quant.target_bytes is filled to within this part of it, never exceeded
 ROLES = ("attention", "feed_forward", "embedding")
 SEARCHES = ("percentile_row", "percentile_matrix", "mse")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import python_minifier
 
+from fairway.codec import archive as zipped
 from fairway.errors import RERUN, InputError, reading
 from fairway.submission import loader
 from fairway.submission.closure import import_closure
@@ -50,7 +51,9 @@ def build(modules: list[str], members: dict[str, bytes], root: Path) -> bytes:
         archive.writestr(_entry("__main__.py"), main, zipfile.ZIP_DEFLATED, compresslevel=9)
         archive.writestr(_entry(loader.CODE), code_stream(modules, root))
         for name in sorted(members):
-            _add(archive, name, members[name])
+            # The weights are coded already: their bytes in the zip are those of the file.
+            method = zipfile.ZIP_STORED if name == WEIGHTS else zipped.smallest(members[name])[0]
+            archive.writestr(_entry(name), members[name], method, compresslevel=9)
         archive.writestr(_entry(SETTINGS), _padded({}))
     return stream.getvalue()
 
@@ -135,16 +138,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)  # dated 1980-01-01
     entry.create_system = 3  # Unix, wherever it is built
     return entry
-
-
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a member with the smallest compression method; the weights are coded already and are stored unchanged."""
-    sizes = {zipfile.ZIP_STORED: len(content)}
-    for method in () if name == WEIGHTS else (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
-        with zipfile.ZipFile(io.BytesIO(), "w") as candidate:
-            candidate.writestr(_entry(name), content, method, compresslevel=9)
-            sizes[method] = candidate.getinfo(name).compress_size
-    archive.writestr(_entry(name), content, min(sizes, key=sizes.get), compresslevel=9)
 
 
 def _entries(pyz: bytes) -> list[zipfile.ZipInfo]:

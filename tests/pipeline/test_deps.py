@@ -18,6 +18,11 @@ def test_code_dependencies_are_the_import_closure():
     assert text == updated(text, ROOT)
 
 
+def test_editing_the_decoder_quantises_nothing_again():
+    packages = {path.split("/")[1] for path in STAGES["quant"]["deps"] if path.startswith("fairway/")}
+    assert not packages & {"mixture", "score", "submission"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_depends_on_code_twice(stage):
     assert len(set(STAGES[stage]["deps"])) == len(STAGES[stage]["deps"])

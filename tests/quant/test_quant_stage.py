@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from fairway.codec import container
+from fairway.codec import archive, container
 from fairway.errors import InputError
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
@@ -141,10 +141,11 @@ def test_calibration_without_text_learns_from_none(network, calibration):
     ("changes", "coder"),
     [({}, "range"), ({"allocation": "uniform", "trellis": 0, "clip_rule": "mse"}, "zstd"), ({"method": "rtn"}, "lzma")],
 )
-def test_a_target_is_filled_and_is_what_compress_writes(network, capsys, changes, coder):
+def test_a_target_is_filled_and_is_what_compress_writes(network, monkeypatch, capsys, changes, coder):
     configure(TINY | changes, {"coder": coder})
     quant.main()
     compress.main()
+    monkeypatch.setattr(archive, "CODE_BYTES", report("compress", "metrics.json")["code_bytes"])
     target = PYZ.stat().st_size - 5000  # of some 35,000 bytes of integers
     configure(TINY | changes | {"target_bytes": target}, {"coder": coder, "budget_bytes": target})
     quant.main()
@@ -154,6 +155,28 @@ def test_a_target_is_filled_and_is_what_compress_writes(network, capsys, changes
     assert 0.999 * target <= PYZ.stat().st_size <= target
     assert report("quant", "metrics.json")["coarseness"] > 0
     assert report("compress", "metrics.json")["headroom_bytes"] == target - PYZ.stat().st_size
+
+
+def test_code_of_another_size_than_quant_counts_on_is_said(network, monkeypatch, capsys):
+    configure(TINY)
+    quant.main()
+    compress.main()
+    size, code = PYZ.stat().st_size, report("compress", "metrics.json")["code_bytes"]
+    target = size - 3000
+
+    def compressed_for(code_bytes: int) -> str:
+        monkeypatch.setattr(archive, "CODE_BYTES", code_bytes)
+        configure(TINY | {"target_bytes": target})
+        quant.main()
+        capsys.readouterr()
+        compress.main()
+        return capsys.readouterr().out
+
+    assert "CODE_BYTES" not in compressed_for(code)
+    said = compressed_for(code + 500)
+    assert f"for a quant.target_bytes of {target:,}, because its code takes {code:,} and not {code + 500:,};" in said
+    with pytest.raises(InputError, match=rf"^submission.pyz takes .*; set CODE_BYTES in .*archive.py to {code} and run"):
+        compressed_for(code - 500)
 
 
 def test_a_target_out_of_reach_names_the_smallest_size(network):

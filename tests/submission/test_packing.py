@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from fairway import kernels
-from fairway.codec import container
+from fairway.codec import archive, container
 from fairway.errors import InputError
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.submission.closure import import_closure
-from fairway.submission.packing import SETTINGS_BYTES, build, seal, sizes
+from fairway.submission.packing import MODULES, SETTINGS_BYTES, TOKENIZER, WEIGHTS, build, seal, sizes
+from fairway.text.tokenizer import BYTE_MODEL
 
 PROJECT = {
     "demo/__init__.py": "",
@@ -133,6 +134,13 @@ def test_modules_of_this_repository_run(tmp_path):
     assert weights == matrix.weights().tobytes().hex()
     with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
         assert b".compressobj" not in lzma.decompress(archive.read("code"))  # which only writing needs
+
+
+def test_quant_knows_the_size_of_what_is_packed():
+    """Without the packed code, of which it has a constant: 0.1 % of a budget of 700,000 bytes is 700."""
+    found = sizes(build(MODULES, {TOKENIZER: BYTE_MODEL, WEIGHTS: NOISE}, Path(__file__).parents[2]))
+    assert (found["tokenizer_bytes"], found["weights_bytes"]) == (archive.smallest(BYTE_MODEL)[1], len(NOISE))
+    assert abs(found["code_bytes"] - archive.CODE_BYTES) <= 300, f"set archive.CODE_BYTES to {found['code_bytes']}"
 
 
 def test_same_input_same_bytes(project):
