@@ -30,7 +30,7 @@ LENGTH, TOKENS_PER_STEP, CALIBRATION_WINDOWS = 256, 2048, 128
 
 def full_size(steps: int) -> tuple[Architecture, dict[str, torch.Tensor], dict[str, hessian.Curvature]]:
     """Architecture, weights and curvatures after so many steps; made once and kept."""
-    weights, moments = KEPT / f"full_size-{steps}.safetensors", KEPT / f"full_size-{steps}-curvature.safetensors"
+    weights, moments = KEPT / f"full_size-{steps}.safetensors", KEPT / f"full_size-{steps}-fisher.safetensors"
     if not moments.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
         model = _trained(steps)
@@ -43,7 +43,7 @@ def full_size(steps: int) -> tuple[Architecture, dict[str, torch.Tensor], dict[s
     architecture, state = checkpoint.load(weights)
     flat = load_file(moments)
     names = {name.rpartition(".")[0] for name in flat}
-    return architecture, state, {n: hessian.Curvature(flat[f"{n}.columns_CC"], flat[f"{n}.rows_R"]) for n in names}
+    return architecture, state, {n: hessian.Curvature(flat[f"{n}.hessian_CC"], flat[f"{n}.fisher_R"]) for n in names}
 
 
 def _trained(steps: int) -> GPT:

@@ -87,7 +87,7 @@ class Bench:
         prepared = quantiser.prepare(self.state, self.curvatures, params, self.model.architecture.layers)
         matrices = quantiser.quantise(prepared, params)
         seconds = time.monotonic() - start
-        small = quantiser.small_tensors(self.state, params.small_mantissa_bits)
+        small = quantiser.fp16_tensors(self.state, params.small_mantissa_bits)
         size = len(container.write(dataclasses.asdict(self.model.architecture), matrices, small))
         loss = quantiser.summarise(quantiser.describe(prepared, matrices, params))["estimated_loss"]
         increase = self.bpb(quantiser.dequantise_state(matrices, small)) - self.float_bpb

@@ -1,6 +1,6 @@
-"""compress: integer weights through the arithmetic coder into `model.fwy`, and everything into `submission.pyz`.
+"""compress: code the integer weights into `model.fwy`, and pack everything into `submission.pyz`.
 
-The weights file is decoded again and compared before anything is written. A submission above the budget is refused.
+Decodes the weights file again and compares it before writing anything. Refuses a submission above the budget.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from stages import common
 
 ROOT = Path(__file__).resolve().parents[1]
 Matrices = dict[str, QuantisedMatrix]
-Small = dict[str, np.ndarray]
+Fp16 = dict[str, np.ndarray]
 
 
 def main() -> None:
     params = load(common.PARAMS, "compress", Compress)
-    architecture, matrices, small = artifact.load_whole(common.ARTIFACTS / "quant" / "integers.safetensors")
+    architecture, matrices, fp16 = artifact.load_whole(common.ARTIFACTS / "quant" / "integers.safetensors")
     tokenizer = serialized_tokenizer()
     config = dataclasses.asdict(architecture)
     start = time.monotonic()
-    model = container.write(config, matrices, small, params.coder)
+    model = container.write(config, matrices, fp16, params.coder)
     encoded = time.monotonic()
-    check(container.read_integers(model), (config, matrices, small))
+    check(container.read_integers(model), (config, matrices, fp16))
     decoded = time.monotonic()
     pyz = packing.build(packing.MODULES, {packing.TOKENIZER: tokenizer, packing.WEIGHTS: model}, ROOT)
     check_target(packing.sizes(pyz), load(common.PARAMS, "quant", Quant).target_bytes)
@@ -46,8 +46,8 @@ def main() -> None:
             f"{params.budget_bytes:,}; lower quant.bits, or set quant.target_bytes {params.budget_bytes} to have it filled"
         )
 
-    weights = {name: values.size for name, values in small.items()} | {name: m.integers.size for name, m in matrices.items()}
-    roles = dict.fromkeys(small, "small") | {name: role_of(name, torch.from_numpy(m.integers)) for name, m in matrices.items()}
+    weights = {name: values.size for name, values in fp16.items()} | {name: m.integers.size for name, m in matrices.items()}
+    roles = dict.fromkeys(fp16, "small") | {name: role_of(name, torch.from_numpy(m.integers)) for name, m in matrices.items()}
     metrics = describe(packing.sizes(pyz), params.budget_bytes, sum(weights.values()))
     records = container.record_sizes(model)
     rows = [{"role": roles[name], "name": name, "weights": weights[name], "bytes": records[name]} for name in records]
@@ -70,9 +70,9 @@ def serialized_tokenizer() -> bytes:
 
 
 def check_target(sizes: dict[str, int], target: int) -> None:
-    """Compares a submission with `quant.target_bytes` (0: none), which `quant` met by counting on `archive.CODE_BYTES`.
+    """Verify `quant.target_bytes` (0: none), for which the stage quant assumes that code takes `archive.CODE_BYTES`.
 
-    Raises InputError when it is larger, prints the same sentence when code smaller than that leaves too much unfilled.
+    Raises InputError when the submission is larger; prints the same message when smaller code leaves over 0.1 % unused.
     """
     total, code = sizes["total"], sizes["code_bytes"]
     sentence = (
@@ -86,7 +86,7 @@ def check_target(sizes: dict[str, int], target: int) -> None:
 
 
 def describe(sizes: dict[str, int], budget: int, parameters: int) -> dict:
-    """The stage's metrics. The challenge counts code and weights, and not the tokenizer."""
+    """The stage's metrics. The challenge counts code and weights, but not the tokenizer."""
     return {
         "artifact_bytes": sizes["total"],
         "headroom_bytes": budget - sizes["total"],
@@ -99,8 +99,8 @@ def describe(sizes: dict[str, int], budget: int, parameters: int) -> dict:
     }
 
 
-def check(found: tuple[dict, Matrices, Small], given: tuple[dict, Matrices, Small]) -> None:
-    """Raises RuntimeError, a bug in the coder, unless the decoded network is the given one bit for bit."""
+def check(found: tuple[dict, Matrices, Fp16], given: tuple[dict, Matrices, Fp16]) -> None:
+    """Raises RuntimeError, for a bug in the coder, unless the decoded network equals the given one bit for bit."""
     (found, found_grids), (given, given_grids) = (artifact.to_tensors(Architecture(**c), *rest) for c, *rest in (found, given))
     same = found_grids == given_grids and found.keys() == given.keys()
     if not same or any(found[name].tobytes() != given[name].tobytes() for name in given):

@@ -1,8 +1,8 @@
-"""quant: the adapted checkpoint on integer grids, by GPTQ with curvature from calibration text.
+"""quant: round the adapted checkpoint to integer grids, by GPTQ with curvature from calibration text.
 
-Calibration reads evenly spaced windows of the training text, or what the network itself writes, or random tokens: nothing
-here sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte budget
-(`quant.target_bytes`) the weights are coded for each step size that is tried, and the rest of the submission is counted.
+Calibration reads evenly spaced windows of the training text, text that the network generates, or random tokens: nothing here
+sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte budget
+(`quant.target_bytes`) it codes the weights at several step sizes and adds the bytes of the rest of the submission.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ from fairway.train.ranks import Ranks
 from stages import common
 from stages.launch import launch, visible_ranks
 
-SPLIT = "train"  # that the curvature is of
-BATCH_TOKENS = 4096  # per calibration step: bounds the memory of the logits; larger ones are no faster
-SEED = 0  # of generated and of random text
+SPLIT = "train"  # of calibration
+BATCH_TOKENS = 4096  # per calibration step: limits the memory of the logits; larger batches are no faster
+SEED = 0  # of generated and random text
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessian.Curvature], int]:
-    """The curvature of every weight, and the tokens it took; none where nothing asks for it."""
+    """The curvature of every weight and the number of calibration tokens; none where no setting needs it."""
     if params.method != "gptq" and params.allocation == "uniform" and not params.repair_matrices and not params.prune_ones:
         return {}, 0
     architecture = model.architecture
@@ -75,7 +75,7 @@ def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessia
 
 
 def shown(batches: Iterator[torch.Tensor], total: int) -> Iterator[torch.Tensor]:
-    """The same batches, with progress."""
+    """The same batches, while showing progress."""
     progress = common.Progress(total, "tokens", "quant: calibration")
     for tokens_BT in batches:
         yield tokens_BT
@@ -84,48 +84,50 @@ def shown(batches: Iterator[torch.Tensor], total: int) -> Iterator[torch.Tensor]
 
 
 def quantise_and_write(model: GPT, curvatures: dict[str, hessian.Curvature], params: Quant, coder: str) -> None:
-    """The artifact, the metrics and the table of the matrices."""
+    """Write the artifact, the metrics and the table of matrices."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}  # in the order of the network
-    small = quantiser.small_tensors(state, params.small_mantissa_bits)
+    fp16 = quantiser.fp16_tensors(state, params.small_mantissa_bits)
     prepared = quantiser.prepare(state, curvatures, params, model.architecture.layers)
-    coarseness = 0.0
+    log2_step_scale = 0.0
     if params.target_bytes:
-        size_at = submission_size(model.architecture, prepared, small, params, coder)
-        coarseness = allocation.fill(size_at, params.target_bytes, sum(matrix.weight_RC.numel() for matrix in prepared))
-    matrices = rounded(prepared, params, coarseness)
+        size_at = submission_size(model.architecture, prepared, fp16, params, coder)
+        log2_step_scale = allocation.fill(size_at, params.target_bytes, sum(matrix.weight_RC.numel() for matrix in prepared))
+    matrices = rounded(prepared, params, log2_step_scale)
     table = quantiser.describe(prepared, matrices, params)
-    metrics = quantiser.summarise(table) | {"coarseness": coarseness}
+    metrics = quantiser.summarise(table) | {"log2_step_scale": log2_step_scale}
     for row in table:
         if row["method"] == "fallback":
             print(f"{row['name']}: no Hessian, or none that damping makes positive definite; rounded to nearest", flush=True)
     with common.replacing(common.ARTIFACTS / "quant" / "integers.safetensors") as path:
-        artifact.save(path, model.architecture, matrices, small)
+        artifact.save(path, model.architecture, matrices, fp16)
     common.write_json(common.REPORTS / "quant" / "metrics.json", metrics)
     common.write_tsv(common.REPORTS / "quant" / "matrices.tsv", table)
-    print(f"quant: {metrics['bits_per_weight']:.3f} bits a weight, estimated loss {metrics['estimated_loss']:.4f} nats a token")
+    print(
+        f"quant: entropy of {metrics['entropy_bits_per_weight']:.3f} bits per weight, "
+        f"estimated loss of {metrics['estimated_loss']:.4f} nats per token"
+    )
 
 
-def rounded(prepared: list[quantiser.Prepared], params: Quant, coarseness: float) -> dict[str, QuantisedMatrix]:
+def rounded(prepared: list[quantiser.Prepared], params: Quant, log2_step_scale: float) -> dict[str, QuantisedMatrix]:
     progress = common.Progress(len(prepared), "matrices", "quant: rounding")
-    matrices = quantiser.quantise(prepared, params, coarseness, lambda name: progress.advance(1, name))
+    matrices = quantiser.quantise(prepared, params, log2_step_scale, lambda name: progress.advance(1, name))
     progress.close()
     return matrices
 
 
 def submission_size(
-    architecture: Architecture, prepared: list[quantiser.Prepared], small: dict[str, np.ndarray], params: Quant, coder: str
+    architecture: Architecture, prepared: list[quantiser.Prepared], fp16: dict[str, np.ndarray], params: Quant, coder: str
 ) -> Callable[[float], int]:
-    """The size of the whole submission as a function of the coarseness, by quantising and coding."""
+    """The bytes of the whole submission, as a function of the log2 of a factor on all steps, by quantising and coding."""
     path = common.ARTIFACTS / "tokenize" / "tokenizer.model"
     read_tokenizer(path)  # raises InputError when it is damaged
     rest = archive.CODE_BYTES + archive.smallest(path.read_bytes())[1]
     config = dataclasses.asdict(architecture)
 
-    def size_at(coarseness: float) -> int:
-        size = rest + len(container.write(config, quantiser.quantise(prepared, params, coarseness), small, coder))
-        print(
-            f"quant: {size:,} bytes with steps times {2**coarseness:.4f}, for a budget of {params.target_bytes:,}", flush=True
-        )
+    def size_at(log2_step_scale: float) -> int:
+        size = rest + len(container.write(config, quantiser.quantise(prepared, params, log2_step_scale), fp16, coder))
+        scale = f"{2**log2_step_scale:.4f}"
+        print(f"quant: {size:,} bytes with steps times {scale}, for a budget of {params.target_bytes:,}", flush=True)
         return size
 
     return size_at

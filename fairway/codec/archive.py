@@ -1,18 +1,18 @@
-"""What the files of `submission.pyz` take in its zip archive.
+"""The bytes that files take in the zip archive `submission.pyz`.
 
-Packing asks how to store a file; the stage `quant`, which fills a byte budget, asks how many bytes that will be. It can
-so learn the size of a submission without the code that is packed: editing the decoder quantises nothing again.
+Packing needs the best zip method for a file; the stage `quant`, which fills a byte budget, needs the resulting bytes. With
+CODE_BYTES it computes the size of a submission without building one, so that editing the decoder does not re-run it.
 """
 
 import io
 import zipfile
 
-CODE_BYTES = 35_574  # of submission.pyz: all but weights and tokenizer; a test holds it to what packing makes
+CODE_BYTES = 35_574  # of submission.pyz: everything but weights and tokenizer; a test compares it with an actual packing
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
 
 
 def smallest(content: bytes) -> tuple[int, int]:
-    """The zip method that stores `content` in the fewest bytes (of equal ones the first of METHODS), and these bytes."""
+    """The zip method that stores `content` in the fewest bytes (ties: the first of METHODS), and that number of bytes."""
     sizes = {method: _stored_bytes(content, method) for method in METHODS}
     method = min(sizes, key=sizes.get)
     return method, sizes[method]

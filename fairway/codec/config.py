@@ -1,4 +1,4 @@
-"""The `compress` section: how weights are coded, and how large the whole submission may be."""
+"""The `compress` section: the coder of the weights, and the size limit of the submission."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from fairway.bounds import bounded
 
 @dataclass(frozen=True)
 class Compress:
-    """`budget_bytes` counts all of `submission.pyz`: runtime code, tokenizer and weights."""
+    """`budget_bytes` limits all of `submission.pyz`: code, tokenizer and weights."""
 
     coder: Literal["range", "zstd", "lzma", "brotli"] = "range"
     budget_bytes: int = bounded(16_000_000, ge=1)

@@ -1,4 +1,4 @@
-"""The weights file `model.fwy`: architecture, coded matrices and fp16 tensors, with no pickled object.
+"""The weights file `model.fwy`: architecture, coded matrices and fp16 tensors; no pickled objects.
 
     8   magic b"FAIRWAY\\0"
     2   version, little-endian like every number here
@@ -7,11 +7,11 @@
     …   records: 4 bytes of BLAKE2b, then coded arrays
     16  BLAKE2b of everything before
 
-A tensor is stored as one fp16 array; a matrix as integers, scales, and the same of its two repair factors. The coder
-"range" codes each array by itself and has one record a tensor, names sorted. The general coders (general.py) code all
-arrays as one record: int8 as it is, fp16 as all low bytes and then all high ones.
+An fp16 tensor is stored as one array; a matrix as integers and scales, and again integers and scales of both factors of its
+low-rank correction. The coder "range" codes each array separately and writes one record per tensor, names sorted. The general
+coders (general.py) code all arrays as one record: int8 as they are, fp16 as all low bytes followed by all high bytes.
 
-Every byte lies under a checksum that is checked before anything is decoded, so any damage is a `ContainerError`.
+Checksums cover every byte and are verified before anything is decoded, so any damage raises `ContainerError`.
 """
 
 import os
@@ -38,19 +38,19 @@ MAX_HEADER = 1 << 24  # bytes; a network of ten thousand tensors stays below
 
 
 class ContainerError(InputError):
-    """A weights file that is damaged, cut short, foreign, or of another version."""
+    """The weights file is damaged, truncated, of another version, or not a weights file."""
 
 
-def write(config: dict, matrices: dict[str, QuantisedMatrix], small: dict[str, np.ndarray], coder: str = "range") -> bytes:
+def write(config: dict, matrices: dict[str, QuantisedMatrix], fp16: dict[str, np.ndarray], coder: str = "range") -> bytes:
     """The bytes of `model.fwy`, the same for the same input.
 
-    `config` is what JSON can say. `small` by name: fp16 arrays of any shape. No array is empty, and no name is another's
-    beginning up to a dot. `coder` is "range" or one of general.CODERS.
+    `config` can be written as JSON. `fp16`: arrays of any shape by name. No array is empty, and no name is a prefix of
+    another one up to a dot. `coder` is "range" or one of general.CODERS.
     """
     entries = [Entry(name, matrix.integers.shape, form_of(matrix)) for name, matrix in matrices.items()]
-    entries += [Entry(name, values.shape, {}) for name, values in small.items()]
+    entries += [Entry(name, values.shape, {}) for name, values in fp16.items()]
     entries.sort()
-    arrays = [array for name, *_ in entries for array in (_arrays(matrices[name]) if name in matrices else [small[name]])]
+    arrays = [array for name, *_ in entries for array in (_arrays(matrices[name]) if name in matrices else [fp16[name]])]
     if coder == "range":
         states = [stored.states for entry in entries for stored in entry.stored()]
         parts = _parallel(_encode, arrays, states)
@@ -67,34 +67,34 @@ def write(config: dict, matrices: dict[str, QuantisedMatrix], small: dict[str, n
 
 
 def read(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[str, np.ndarray]]:
-    """The config and every tensor in float32, names sorted: the matrices' weights, or fp16 widened. Raises ContainerError."""
-    config, matrices, small = read_integers(data, source)
+    """The config and every tensor in float32, names sorted. Raises ContainerError."""
+    config, matrices, fp16 = read_integers(data, source)
     tensors = dict(zip(matrices, _parallel(QuantisedMatrix.weights, matrices.values()), strict=True))
-    tensors |= {name: values.astype(np.float32) for name, values in small.items()}
+    tensors |= {name: values.astype(np.float32) for name, values in fp16.items()}
     return config, dict(sorted(tensors.items()))
 
 
 def read_integers(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[str, QuantisedMatrix], dict[str, np.ndarray]]:
-    """What `write` was given. Raises ContainerError, naming `source`, before anything of a damaged file is used."""
+    """The arguments that `write` was given. Raises ContainerError, naming `source`, before using any part of a damaged file."""
     header, records = _open(data, source)
     try:
         arrays = iter(_decode_all(header, b"".join(records)))
     except (ValueError, AssertionError, IndexError, struct.error) as error:
         raise ContainerError(f"{source}: the weights cannot be decoded ({error}); run `dvc repro compress`") from None
-    matrices, small = {}, {}
+    matrices, fp16 = {}, {}
     for entry in header.entries:
         own = list(islice(arrays, len(entry.stored())))
         if entry.form:
             matrices[entry.name] = _matrix(own, entry.form)
         else:
-            small[entry.name] = own[0]
-    return header.config, matrices, small
+            fp16[entry.name] = own[0]
+    return header.config, matrices, fp16
 
 
 def record_sizes(data: bytes, source: str = "model.fwy") -> dict[str, int]:
     """Bytes of each tensor's record, checksum included, names sorted. Raises ContainerError.
 
-    With a general coder, which has one record for all: its bytes in proportion to the tensors' raw bytes.
+    The one record of a general coder is divided among the tensors in proportion to their raw bytes.
     """
     header, records = _open(data, source)
     names = [entry.name for entry in header.entries]
@@ -106,7 +106,7 @@ def record_sizes(data: bytes, source: str = "model.fwy") -> dict[str, int]:
 
 
 def _open(data: bytes, source: str) -> tuple[Header, list[bytes]]:
-    """The header and the records, once every checksum has been found right."""
+    """The header and the records, after verifying every checksum."""
     if len(data) < FIXED.size or not data.startswith(MAGIC):
         found = f"{data[: len(MAGIC)]!r} in {len(data)} bytes"
         raise ContainerError(f"{source}: not a fairway weights file: expected {MAGIC!r} at offset 0, found {found}")
@@ -141,7 +141,7 @@ def _damaged(source: str, what: str, offset: int) -> ContainerError:
 
 
 def _inflate(stored: bytes, length: int, source: str) -> Header:
-    """The header, its checksum already right: what remains to refuse is a file that somebody forged."""
+    """The header, whose checksum is verified: what remains to be refused is a forged file."""
     try:
         content = zlib.decompressobj(-15).decompress(stored, length + 1)
         if len(content) != length:
@@ -160,17 +160,17 @@ def _decode_all(header: Header, body: bytes) -> list[np.ndarray]:
 
 
 def _arrays(matrix: QuantisedMatrix) -> list[np.ndarray]:
-    """What is stored of a matrix, as Entry.stored says."""
-    return [matrix.integers, matrix.scales] + [array for factor in matrix.repair or () for array in _arrays(factor)]
+    """The arrays of a matrix in the order of Entry.stored."""
+    return [matrix.integers, matrix.scales] + [array for factor in matrix.correction or () for array in _arrays(factor)]
 
 
 def _matrix(arrays: list[np.ndarray], form: dict) -> QuantisedMatrix:
     integers, scales, *factors = arrays
-    repair = None
+    correction = None
     if factors:
         _, left_bits, right_bits = form["repair"]
-        repair = QuantisedMatrix(*factors[:2], left_bits), QuantisedMatrix(*factors[2:], right_bits)
-    return QuantisedMatrix(integers, scales, **form | {"repair": repair})
+        correction = QuantisedMatrix(*factors[:2], left_bits), QuantisedMatrix(*factors[2:], right_bits)
+    return QuantisedMatrix(integers, scales, form["bits"], form.get("states", 0), form.get("rotation", 0), correction)
 
 
 def _encode(array: np.ndarray, states: int) -> bytes:
@@ -184,7 +184,7 @@ def _decode(data: bytes, stored: Stored) -> np.ndarray:
 
 
 def _raw(array: np.ndarray) -> bytes:
-    """C order; the low bytes of fp16, then the high ones."""
+    """The array's bytes in C order; of fp16 all low bytes, then all high bytes."""
     return (
         array.astype("<f2").ravel().view(np.uint8).reshape(-1, 2).T.tobytes() if array.dtype == np.float16 else array.tobytes()
     )
@@ -206,6 +206,6 @@ def _digest(content: bytes, size: int) -> bytes:
 
 
 def _parallel(function: Callable, *arguments: Iterable) -> list:
-    """The results in order. The coder's compiled loops let go of Python's lock, so threads do."""
+    """The results in order. The compiled loops of the coder release Python's lock, so threads suffice."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, *arguments))

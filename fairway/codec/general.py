@@ -1,18 +1,18 @@
-"""General-purpose compressors for the weights, as the published systems use them: kept to compare with.
+"""General-purpose compressors for the weights, for comparison with published systems.
 
-zstd at level 22, LZMA at 9e (#1185, #885), brotli at 11 (#1394). Each decompressor is told the size beforehand and stops
-when the stream would exceed it. A library is imported when it is chosen: `submission.pyz` needs none of them otherwise.
+zstd at level 22, LZMA at 9e (#1185, #885), brotli at 11 (#1394). Each decompressor gets the expected size and stops when the
+stream would exceed it. Libraries are imported when they are chosen: by default `submission.pyz` needs none of them.
 """
 
 import lzma
 
 CODERS = ("zstd", "lzma", "brotli")
 SMALLEST_DICTIONARY = 4096  # bytes; LZMA's own limit
-LZMA_OVERHEAD = 1 << 20  # bytes that its decoder takes beside the dictionary; a tenth of it in fact
+LZMA_OVERHEAD = 1 << 20  # bytes allowed to its decoder beside the dictionary; it takes a tenth of that
 
 
 def compress(data: bytes, coder: str) -> bytes:
-    """`data`, not empty, at the strongest setting of one of CODERS."""
+    """Compress `data`, not empty, with the strongest setting of one of CODERS."""
     if coder == "zstd":
         import zstandard
 
@@ -25,9 +25,9 @@ def compress(data: bytes, coder: str) -> bytes:
 
 
 def decompress(data: bytes, coder: str, size: int) -> bytes:
-    """The `size` bytes that `compress` was given. Raises ValueError where `data` holds anything else.
+    """The `size` bytes that `compress` was given. Raises ValueError when `data` holds anything else.
 
-    Never allocates more than `size` and the decoder's own tables (brotli: and a window of up to 16 MiB), whatever `data` says.
+    Allocates at most `size` and the decoder's tables (brotli: also a window of up to 16 MiB), whatever `data` claims.
     """
     unpack = {"zstd": _unpack_zstd, "lzma": _unpack_lzma, "brotli": _unpack_brotli}[coder]
     content = unpack(data, size)
@@ -41,7 +41,7 @@ def _unpack_zstd(data: bytes, size: int) -> bytes:
 
     try:
         frame = zstandard.get_frame_parameters(data)
-        if frame.content_size != size:  # which the one-shot decompressor would believe and allocate
+        if frame.content_size != size:  # the one-shot decompressor would allocate as much
             raise ValueError(f"zstd frame of {frame.content_size} bytes, expected {size}")
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -73,6 +73,6 @@ def _unpack_brotli(data: bytes, size: int) -> bytes:
 
 
 def _lzma_filter(size: int) -> dict:
-    """Preset 9e with a dictionary no larger than the data: the same bytes, and a decoder that needs no 64 MiB."""
+    """Preset 9e with a dictionary no larger than the data: same bytes, and the decoder does not need 64 MiB."""
     dictionary = min(max(size, SMALLEST_DICTIONARY), 1 << 26)
     return {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}

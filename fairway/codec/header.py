@@ -1,9 +1,9 @@
-"""What a weights file says of itself: the network's config, its tensors' names, shapes and forms, and where each lies.
+"""The header of a weights file: the network's config, the tensors' names, shapes and forms, and the lengths of their codes.
 
-As JSON, keys sorted, without spaces: {"config": …, "lengths": […], "tensors": {…}} and "coder" unless it is "range".
-"tensors" is a tree of the names' dotted parts, which compresses to half of a list. Its leaves are lists: the sizes and,
-for a matrix, its form last, as in [256, 512, {"bits": 5}], with "states", "rotation" and "repair" (the rank, and the
-bits of either factor) where it has them.
+JSON, keys sorted, without spaces: {"config": …, "lengths": […], "tensors": {…}} and "coder" unless it is "range". "tensors" is
+a tree of the dotted parts of the names, which compresses to half the bytes of a list. Its leaves are lists of sizes, followed
+for a matrix by its form, as in [256, 512, {"bits": 5}]: the bits of its integers, and if it has them "states", "rotation" and
+"repair" (rank of the low-rank correction, bits of the left and of the right factor).
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_VALUES = 1 << 32  # in one file
 
 
 class Stored(NamedTuple):
-    """An array as it lies in the file: integers (int8, a byte each) or fp16."""
+    """An array in the file: integers (int8) or fp16."""
 
     shape: tuple[int, ...]
     integers: bool = False
@@ -31,14 +31,14 @@ class Stored(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One tensor. `form` is how a matrix is quantised, {} for what is fp16."""
+    """One tensor. `form` describes how a matrix is quantised; {} for an fp16 tensor."""
 
     name: str
     shape: tuple[int, ...]
     form: dict
 
     def stored(self) -> list[Stored]:
-        """A matrix: integers and scales, then those of both repair factors (left transposed, right)."""
+        """Its arrays. A matrix: integers and scales, then those of both factors of its correction (left transposed, right)."""
         if not self.form:
             return [Stored(self.shape)]
         (R, C), (rank, *_) = self.shape, self.form.get("repair", [0])
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """`entries` with names sorted; `lengths` are coded bytes: one an array, or with a general coder the one of all."""
+    """`entries` sorted by name; `lengths` in coded bytes, one per array, or one for all arrays with a general coder."""
 
     config: dict
     coder: str
@@ -58,7 +58,7 @@ class Header(NamedTuple):
         return [array for entry in self.entries for array in entry.stored()]
 
     def records(self) -> list[tuple[str, int]]:
-        """What each record holds, and its bytes without the checksum, in the order of the file."""
+        """The content and the bytes, without checksum, of each record, in the order of the file."""
         if self.coder != "range":
             return [("all tensors", self.lengths[0])]
         lengths = iter(self.lengths)
@@ -66,20 +66,20 @@ class Header(NamedTuple):
 
 
 def form_of(matrix: QuantisedMatrix) -> dict:
-    """How a matrix is quantised, as its leaf says it."""
-    form = {"bits": matrix.bits}
+    """The form of a matrix."""
+    form = {"bits": matrix.integer_bits}
     if matrix.states:
         form["states"] = matrix.states
     if matrix.rotation:
         form["rotation"] = matrix.rotation
-    if matrix.repair:
-        left, right = matrix.repair
-        form["repair"] = [len(left.integers), left.bits, right.bits]
+    if matrix.correction:
+        left, right = matrix.correction
+        form["repair"] = [len(left.integers), left.integer_bits, right.integer_bits]
     return form
 
 
 def pack(header: Header) -> bytes:
-    """The JSON. Raises AttributeError where one name is another's beginning, up to a dot: a state dict has none such."""
+    """The header's JSON. Raises AttributeError when a name is a prefix of another up to a dot; state dicts have none."""
     tree = {}
     for name, shape, form in header.entries:
         *path, last = name.split(".")
@@ -94,7 +94,7 @@ def pack(header: Header) -> bytes:
 
 
 def parse(content: bytes) -> Header:
-    """The header in some JSON. Raises ValueError, in few words, where `pack` cannot have written it."""
+    """The header in a JSON text. Raises ValueError, with a few words, when `pack` cannot have written it."""
     try:
         fields = json.loads(content)
         entries = sorted(_leaves(fields["tensors"], []))

@@ -1,10 +1,14 @@
 """The compiled part of the weight coder: context mixing (PAQ; Mahoney 2005) and a binary arithmetic coder in one loop.
 
-A weight is a walk of yes-or-no decisions down a tree over the integers, about as many as it has bits. Several guesses at
-the centre and the width of its distribution each have adaptive probabilities for every decision; a learnt logistic mixture
-joins them. Every decision's model depends on the decision before, whereas constriction codes batches whose models are
-known beforehand: so the arithmetic coder lives in here. All is integers or IEEE sums, products and quotients in a fixed
-order, never exp, log or fastmath: all machines decode alike. One walk codes and decodes, so the two cannot drift apart.
+Every weight is coded as a sequence of binary decisions, a path down a tree over the integers; the path has about as many
+decisions as the weight has bits. Several guesses predict the centre and the width of the weight's distribution. For each
+combination of guess, centre, width, grid and tree node there is an adaptive probability, and a logistic mixture with learned
+weights combines the guesses' probabilities into the one that the arithmetic coder uses.
+
+The coder is in the same loop because the model of a decision depends on the previous decision; constriction codes batches
+whose models are known beforehand. The loop computes with integers and IEEE sums, products and quotients in a fixed order,
+never with exp, log or fastmath, so that all machines decode alike. The same function encodes and decodes, so that the two
+cannot diverge.
 """
 
 from itertools import accumulate
@@ -15,7 +19,7 @@ import numpy as np
 
 from fairway.kernels import njit
 
-# Powers by repeated multiplication: libm's exp and pow are not the same on all machines.
+# Powers by repeated multiplication: exp and pow of the C library differ between machines.
 WIDTH = np.array(list(accumulate([1.0905077326652577] * 127, mul, initial=2.0**-6)))  # 2^(i/8 − 6)
 UNIT = 48  # WIDTH[UNIT] is 1
 _ODDS = np.array(list(accumulate([1.0039138893383475] * 2816, mul, initial=1.0)))  # exp(i/256), i/256 up to 11
@@ -23,12 +27,12 @@ _LOGISTIC = np.concatenate([1 / (1 + _ODDS[:0:-1]), _ODDS / (1 + _ODDS)])
 SQUASH = np.clip(_LOGISTIC * 65536, 1, 65535).astype(np.uint16)  # [(x + 11) · 256] → probability · 2^16
 STRETCH = ((np.searchsorted(_LOGISTIC, (np.arange(4096) + 0.5) / 4096) - 2816) / 256).astype(np.float32)  # its inverse
 
-GUESSES = 7  # see `_guess`
-CENTRES, WIDTHS = 49, 16  # bins of a guess: 1/8 and a factor 2^(1/4) apart, in standard deviations of the matrix
+GUESSES = 7  # listed in `_guess`
+CENTRES, WIDTHS = 49, 16  # bins of a guess, 1/8 and a factor of 2^(1/4) apart, in standard deviations of the matrix
 WIDTH_BIN = np.searchsorted(WIDTH[UNIT - 15 : UNIT + 15 : 2], (np.arange(1024) + 0.5) / 128)  # [width · 128]
-RATE = (65536 / (np.arange(1024) + 1.5)).astype(np.int64)  # [decisions seen], of an adaptive probability, · 2^16
-SEEN = 8  # decisions that the Gaussian start counts as
-RIDGE = 300.0  # rows that the regression's start, white noise, counts as
+RATE = (65536 / (np.arange(1024) + 1.5)).astype(np.int64)  # [decisions seen] → learning rate of a probability · 2^16
+SEEN = 8  # decisions that the Gaussian starting probabilities count as
+RIDGE = 300.0  # rows of white noise that the regression starts from
 DEVIATION = 1.2533141373155001  # standard deviation of a Gaussian over its mean absolute value
 MASK = 2**48 - 1  # the arithmetic coder's registers have 48 bits
 
@@ -42,38 +46,38 @@ LOW, HIGH, CODE, AT = range(4)
 
 
 class Layout(NamedTuple):
-    """Which guesses are used, and how fast is learnt."""
+    """The guesses in use, `first` to `last`, and their learning rates."""
 
     first: int
     last: int
-    limit: int  # decisions after which an adaptive probability no longer slows down
-    rate: float  # of the mixture's weights
-    start: float  # of the mixture's weights
+    limit: int  # decisions after which the learning rate of an adaptive probability stops falling
+    rate: float  # learning rate of the mixture weights
+    start: float  # initial mixture weights
 
 
 class Memory(NamedTuple):
-    """All that the walk knows and learns. Values, means and widths are in standard deviations of the matrix.
+    """All state of the walk. Values, means and widths are in standard deviations of the matrix.
 
-    R rows, C columns, I guesses, N nodes of the tree, K = N times the grids of the trellis; D = C, 0 without regression.
+    R rows, C columns, I guesses, N nodes of the tree, K = N times the number of grids; D = C, or 0 without regression.
     """
 
-    tree_N3: np.ndarray  # child 0, child 1 (a node, or ~rank), the first rank that belongs to child 1
+    tree_N3: np.ndarray  # child 0, child 1 (a node, or ~rank for a leaf), the first rank that belongs to child 1
     counter: np.ndarray  # uint32 (I · CENTRES · WIDTHS · K,): probability of child 1 in 22 bits, decisions seen in 10
-    weight_KI: np.ndarray  # float32, of the mixture
-    stretched_I: np.ndarray  # float32, of the decision at hand
-    place_I: np.ndarray  # in `counter`, of the weight at hand
-    guess_5I: np.ndarray  # FEATURE, …: centres of 2 to 4 are feature · covariance / variance, both running sums
-    column_3C: np.ndarray  # running mean, width, and width of the regression's errors relative to their rows'
-    row_6: np.ndarray  # two weights to the left; width, and weights in it; widths of the errors of guesses 4 and 5
-    state: np.ndarray  # uint8 (max(R, C),), of the trellis
+    weight_KI: np.ndarray  # float32, mixture weights of each node
+    stretched_I: np.ndarray  # float32, log-odds of the current decision by each guess
+    place_I: np.ndarray  # where each guess's counters of the current weight begin in `counter`
+    guess_5I: np.ndarray  # FEATURE, …: the centres of guesses 2 to 4 are feature · covariance / variance, both running sums
+    column_3C: np.ndarray  # TREND, WIDE, MISS: running mean, width, width of the regression's errors relative to their rows'
+    row_6: np.ndarray  # the two weights to the left; width, weights in that mean; error widths of guess 4 and the regression
+    state: np.ndarray  # uint8 (max(R, C),), of the trellis of each column
     lower_DD: np.ndarray  # float32, [j] is column j of L in A = L D Lᵀ, see `_take_row`
-    diagonal_D: np.ndarray
-    line_3D: np.ndarray  # float32, of the row at hand: means given what is coded of it, errors of these, values
-    coder: np.ndarray  # of the arithmetic coder: interval, the decoder's code, bytes so far
+    diagonal_D: np.ndarray  # D in A = L D Lᵀ
+    line_3D: np.ndarray  # float32, of the current row: conditional means, their errors, values
+    coder: np.ndarray  # of the arithmetic coder: LOW and HIGH of the interval, the decoder's CODE, bytes so far
 
 
 def memory(tree_N3: np.ndarray, start: np.ndarray, layout: Layout, shape: tuple[int, int], regressing: bool) -> Memory:
-    """Nothing seen yet. `start` int64 (CENTRES, WIDTHS, K): the probabilities of child 1, times 2^22."""
+    """The initial state. `start` int64 (CENTRES, WIDTHS, K): the probabilities of child 1, times 2^22."""
     C = shape[1]
     D = C if regressing else 0
     return Memory(
@@ -95,9 +99,10 @@ def memory(tree_N3: np.ndarray, start: np.ndarray, layout: Layout, shape: tuple[
 
 @njit(nogil=True)
 def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
-    """Code the matrix into `data`, as far as that goes, or decode it from there. All state is in `memory`.
+    """Encode the matrix into `data`, as far as that reaches, or decode it from there. All state is in `memory`.
 
-    `unit` is half a step in standard deviations; the trellis runs down the columns, or across them.
+    `unit` is half a step in standard deviations of the matrix. The trellis runs down the columns of the original matrix,
+    which are rows here if it was transposed (`across`).
     """
     tree, counter, weight_KI, stretched, place, guess, column, row, state, lower, diagonal, line, coder = memory
     R, C = matrix_RC.shape
@@ -105,17 +110,21 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
     for r in range(R):
         _start_row(guess, row, line)
         for c in range(C):
+            # The trellis state of the column decides which grid this integer is on, and so what it stands for.
             at = r if across else c
             grid = np.int64(state[at] & 1)
+            # Each guess predicts a centre and a width, which select a set of counters, one counter per tree node.
             _guess(guess, column, row, line, c)
             for i in range(layout.first, layout.last + 1):
                 centre = int(min(CENTRES - 1.0, max(0.0, guess[CENTRE, i] * 8 + (CENTRES // 2 + 0.5))))
                 width = WIDTH_BIN[int(min(1023.0, guess[SPREAD, i] * 128))]
                 place[i] = ((i * CENTRES + centre) * WIDTHS + width) * weight_KI.shape[0] + grid * tree.shape[0]
+            # Code the integer. When decoding, the given rank is ignored and the decoded one returned.
             rank = matrix_RC[r, c] + limit
             rank = _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, stretched, place)
             k = rank - limit
             matrix_RC[r, c] = k
+            # Advance the trellis by the integer's parity, then let the guesses learn from the value.
             state[at] = next_state[state[at], k & 1]
             value = (2 * k - grid * ((k > 0) - (k < 0))) * unit
             _learn(guess, column, row, r, c, value, layout.first > 0)
@@ -127,6 +136,7 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
 
 @njit(nogil=True)
 def _start_row(guess, row, line):
+    """Reset what is learned within a row: running statistics, the slope of guess 4, the regression's means."""
     for i in range(row.size):
         row[i] = ROW_START[i]
     guess[COVARIANCE, 4] = 0.0
@@ -137,17 +147,27 @@ def _start_row(guess, row, line):
 
 @njit(nogil=True)
 def _guess(guess, column, row, line, c):
-    """(Centre; width): 0 nothing. 1 nothing; width of the row. 2 mean of the column; its width. 3 the two weights to the
-    left; both widths. 4 mean of the column, by its slope in this row; error of that. 5, 6 the regression; its error in
-    row and column, in the row."""
+    """Predict the centre and the width of weight `c` of the row by every guess:
+
+    0. centre 0, width 1
+    1. centre 0, width of the row so far
+    2. mean of the column so far times its regression slope (0 in the light layout), width of the column
+    3. sum of the two weights to the left times its regression slope, product of the widths of row and column
+    4. mean of the column times its slope within this row, width of this guess's errors
+    5. regression on all weights to the left, product of its error widths in row and column
+    6. the same regression, its error width in the row
+    """
+    # Widths.
     guess[SPREAD, 1] = row[LONG]
     guess[SPREAD, 2] = column[WIDE, c]
     guess[SPREAD, 3] = column[WIDE, c] * row[LONG]
     guess[SPREAD, 4] = row[MISFIT]
+    # Centres of guesses 2 to 4: one feature each, times the slope of a least-squares fit through the origin.
     guess[FEATURE, 2] = guess[FEATURE, 4] = column[TREND, c]
     guess[FEATURE, 3] = row[LEFT] + row[SECOND]
     for i in range(2, 5):
         guess[CENTRE, i] = guess[FEATURE, i] * guess[COVARIANCE, i] / guess[VARIANCE, i]
+    # The regression keeps the conditional means of all weights that are still to come in this row.
     if line.size:
         guess[CENTRE, 5] = guess[CENTRE, 6] = line[MEAN, c]
         guess[SPREAD, 5] = row[ERROR] * column[MISS, c]
@@ -156,9 +176,11 @@ def _guess(guess, column, row, line, c):
 
 @njit(nogil=True)
 def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, stretched, place):
-    """Walk down to a rank (integer + limit): the given one when encoding, else the coded one. Learn on the way."""
+    """Walk down the tree to a rank (integer + limit): the given one when encoding, else the decoded one. Returns the rank."""
     node = 0
     while node >= 0:
+        # Logistic mixing: the log-odds ("stretch") of each guess's probability at this node, weighted by the node's mixture
+        # weights and summed, are the log-odds of the mixed probability p of child 1, in 16 bits ("squash").
         n = grid * tree.shape[0] + node
         total = np.float32(0)
         for i in range(layout.first, layout.last + 1):
@@ -166,6 +188,8 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
             total += weight_KI[n, i] * stretched[i]
         p = np.int64(SQUASH[int(min(5632.0, max(0.0, total * 256.0 + 2816.5)))])
         bit = _code_bit(rank >= tree[node, 2], p, data, encoding, coder)
+        # Learn from the decision. A mixture weight takes a step of gradient descent on the code length, error · log-odds. A
+        # counter moves its 22-bit probability towards the decision, by a share that falls with the decisions it has seen.
         error = np.float32(((bit << 16) - p) * (layout.rate / 65536))
         for i in range(layout.first, layout.last + 1):
             weight_KI[n, i] += error * stretched[i]
@@ -179,13 +203,17 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
 
 @njit(nogil=True)
 def _code_bit(given, p, data, encoding, coder):
-    """A carryless binary arithmetic coder, as in lpaq, in 48 bits: 1 takes the lower part, p / 2^16 of the interval."""
+    """Code one decision with a carryless binary arithmetic coder as in lpaq, with registers of 48 bits; returns it.
+
+    A decision of 1, whose probability is p / 2^16, takes the lower part of the interval.
+    """
     split = coder[LOW] + ((coder[HIGH] - coder[LOW]) >> 16) * p
     bit = np.int64(given if encoding else coder[CODE] <= split)
     if bit:
         coder[HIGH] = split
     else:
         coder[LOW] = split + 1
+    # While the top bytes of both ends agree, they are settled: shift them out, when decoding shift the next byte in.
     while (coder[LOW] ^ coder[HIGH]) >> 40 == 0:
         at = coder[AT]
         if not encoding:
@@ -200,6 +228,8 @@ def _code_bit(given, p, data, encoding, coder):
 
 @njit(nogil=True)
 def _learn(guess, column, row, r, c, value, centred):
+    """Update the statistics of guesses 1 to 4 by a weight's value; `centred` is false in the light layout, all centres 0."""
+    # Widths of the column and of the row: running means of |value|, scaled to the standard deviation of a Gaussian.
     pace = 1 / min(r + 8, 64)
     width = abs(value) * DEVIATION
     column[WIDE, c] += (width - column[WIDE, c]) * pace
@@ -207,11 +237,13 @@ def _learn(guess, column, row, r, c, value, centred):
     row[COUNT] = min(row[COUNT] + 1, 64.0)
     if not centred:
         return
+    # Slopes of guesses 2 to 4: running sums of feature · value and feature². Those of guess 4 forget, within the row.
     for i in range(2, 5):
         fade = 1 / 64 if i == 4 else 0.0
         feature = guess[FEATURE, i]
         guess[COVARIANCE, i] += feature * value - guess[COVARIANCE, i] * fade
         guess[VARIANCE, i] += feature * feature - (guess[VARIANCE, i] - 4) * fade
+    # Error of guess 4, mean of the column, and the two weights to the left of the next one.
     row[MISFIT] += (abs(value - guess[CENTRE, 4]) * DEVIATION - row[MISFIT]) / 20
     column[TREND, c] += (value - column[TREND, c]) * pace
     row[SECOND] = row[LEFT]
@@ -220,13 +252,14 @@ def _learn(guess, column, row, r, c, value, centred):
 
 @njit(nogil=True)
 def _regress(column, row, line, lower, r, c, value):
-    """Correct the means of the weights to the right by this weight's error; keep the errors' widths."""
+    """Correct the conditional means of the weights to the right by this weight's error; track the widths of the errors."""
     error = np.float32(value - line[MEAN, c])
     line[RESIDUAL, c] = error
     line[VALUE, c] = value
     width = abs(error) * DEVIATION
     row[ERROR] += (width / column[MISS, c] - row[ERROR]) / 24
     column[MISS, c] += (width / max(row[ERROR], 0.1) - column[MISS, c]) / min(r + 8, 64)
+    # Given its error, the mean of each later weight j moves by error · L[j, c].
     mean, slope = line[MEAN, c + 1 :], lower[c, c + 1 :]
     for j in range(mean.size):
         mean[j] += error * slope[j]
@@ -234,9 +267,10 @@ def _regress(column, row, line, lower, r, c, value):
 
 @njit(nogil=True)
 def _take_row(lower, diagonal, line):
-    """A += row rowᵀ, on its factors (method C1 of Gill, Golub, Murray and Saunders 1974): recursive least squares.
+    """Add a row to the regression: A += row rowᵀ on the factors of A = L D Lᵀ, which is recursive least squares.
 
-    With A = L D Lᵀ, the mean of each weight given those on its left is row c of L − 1 times their errors, L⁻¹ row.
+    The mean of a weight given those to its left is its row of L − 1 times their errors, and the errors are L⁻¹ row. The rank-1
+    update is method C1 of Gill, Golub, Murray and Saunders (1974).
     """
     share = 1.0
     for j in range(diagonal.size):
@@ -246,6 +280,7 @@ def _take_row(lower, diagonal, line):
         gain = np.float32(error * share / new)
         share *= old / new
         diagonal[j] = new
+        # Remove what the errors up to j explain of the later values, and move column j of L by the rest.
         value, slope = line[VALUE, j + 1 :], lower[j, j + 1 :]
         for k in range(value.size):
             value[k] -= error * slope[k]

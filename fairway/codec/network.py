@@ -1,4 +1,4 @@
-"""From the bytes of `model.fwy` to a network that runs."""
+"""Load a network from the bytes of `model.fwy`."""
 
 import torch
 
@@ -8,7 +8,7 @@ from fairway.lm.model import GPT
 
 
 def model_from(weights: bytes, source: str = "model.fwy") -> GPT:
-    """The network in a `model.fwy`, in float32. Raises ContainerError, which names `source`, when the file is damaged."""
+    """The network of a `model.fwy` in float32, evaluation mode. Raises ContainerError, naming `source`, on a damaged file."""
     architecture, arrays = container.read(weights, source)
     model = GPT(Architecture(**architecture))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -1,9 +1,10 @@
 """Lossless coding of quantised weights and fp16 vectors.
 
-Matrices go through the compiled context mixing of fairway.codec.mixing, which learns all it needs; three bytes before
-tell it where to start: a tree that halves a Gaussian of the matrix's width at every node, and the Gaussian probabilities
-of its decisions, so that small matrices do not pay for learning. Two layouts compete: a light one for white matrices, as
-Muon's, and a full one that embeddings are worth. The upper bits of an fp16 vector are coded as a matrix of one row.
+Matrices are coded by the compiled context mixing of fairway.codec.mixing, whose models adapt while coding. Three bytes in front
+give the starting point: a binary tree over the integers whose nodes halve the mass of a Gaussian as wide as the matrix, and
+the Gaussian probabilities of the decisions, so that small matrices do not pay for learning them. Two layouts are tried: a
+light one for white matrices, as Muon leaves them, and a full one that pays on embeddings. The upper bits of an fp16 vector are
+coded as a matrix of one row.
 """
 
 import struct
@@ -18,17 +19,17 @@ from fairway.codec.mixing import AT, CENTRES, CODE, GUESSES, LOW, UNIT, WIDTH, W
 from fairway.quant.trellis import NEXT_STATE
 
 LAYOUTS = (Layout(0, 2, 1023, 0.0005, 0.33), Layout(2, GUESSES - 1, 500, 0.006, 0.25))  # light, full
-LEAST_GAIN = 0.01  # share of the bytes that the full layout must save: it takes twice the time of the light one
-WIDEST = 1024  # columns above which the full layout has no regression: its time is quadratic in them
-# exp(−(t/32)²/2) · 2^24, plus a floor for tails heavier than Gaussian; neighbours' ratios fall by exp(−1/1024) each.
+LEAST_GAIN = 0.01  # share of the bytes that the full layout must save, as it takes twice the time of the light one
+WIDEST = 1024  # columns; wider matrices get no regression in the full layout, as its time is quadratic in them
+# exp(−(t/32)²/2) · 2^24, plus a floor for tails heavier than Gaussian. The ratios of neighbours fall by exp(−1/1024) each.
 _RATIOS = accumulate([0.9990239141819757] * 254, mul, initial=0.9995118379398894)
 DENSITY = np.array([int(g * 2**24) + 256 for g in accumulate(_RATIOS, mul, initial=1.0)])
 REGISTER_BYTES = 6  # of the arithmetic coder
-FLOAT_LIMIT = 31  # of the upper part of an fp16 value, whose lower bits are raw
+FLOAT_LIMIT = 31  # largest upper part of an fp16 value; the bits below it are stored raw
 
 
 class Plan(NamedTuple):
-    """What the decoder must know first, a byte each."""
+    """What the decoder must know first, one byte each."""
 
     limit: int  # largest |integer|
     layout: int  # index into LAYOUTS
@@ -36,13 +37,13 @@ class Plan(NamedTuple):
 
 
 def encode_matrix(integers: np.ndarray, states: int = 0) -> bytes:
-    """Code an int8 matrix (R, C) with values in ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
+    """The code of an int8 matrix (R, C) within ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
     coded = [_encode(integers, states, plan) for plan in _plans(integers)]
     return coded[len(coded) > 1 and len(coded[1]) < (1 - LEAST_GAIN) * len(coded[0])]
 
 
 def decode_matrix(data: bytes, shape: tuple[int, int], states: int = 0) -> np.ndarray:
-    """The int8 matrix (R, C) that `encode_matrix` was given. Any other bytes give some matrix: checksums come before."""
+    """The int8 matrix (R, C) that `encode_matrix` was given. Other bytes give some matrix: callers verify checksums."""
     limit, layout, width = data[:3].ljust(3, b"\0")
     integers = np.zeros(shape, np.int8)
     content = np.frombuffer(bytearray(data[3:]), np.uint8)
@@ -59,16 +60,16 @@ def _plans(integers: np.ndarray) -> list[Plan]:
 def _encode(integers: np.ndarray, states: int, plan: Plan) -> bytes:
     data = np.empty(integers.size + 8, np.uint8)
     end = _run(integers, states, plan, data, encoding=True)
-    if end > data.size:  # more than 8 bits a weight: start and data do not match
+    if end > data.size:  # more than 8 bits per weight: the starting point does not match the data
         data = np.empty(end, np.uint8)
         _run(integers, states, plan, data, encoding=True)
     return bytes(plan) + data[:end].tobytes().rstrip(b"\0")  # the decoder reads zeros after the end
 
 
 def _run(integers_RC: np.ndarray, states: int, plan: Plan, data: np.ndarray, encoding: bool) -> int:
-    """Code into `data` as much as it holds, or decode into `integers_RC`; the bytes coded.
+    """Encode into `data`, as far as it reaches, or decode into `integers_RC`. Returns the length of the whole code in bytes.
 
-    The walk goes along the shorter side: a regression on few columns has many rows to learn from, and is the faster.
+    Transposes matrices that are wider than high: a regression on few columns has many rows to learn from, and is faster.
     """
     if plan.limit == 0:
         return 0
@@ -90,7 +91,7 @@ def _run(integers_RC: np.ndarray, states: int, plan: Plan, data: np.ndarray, enc
 
 
 def _finish(coder: np.ndarray, data: np.ndarray) -> int:
-    """End the code: one byte, and the zeros that follow it, name a point in the last interval."""
+    """End the code: one byte, followed by implied zeros, identifies a point in the last interval. Returns the length."""
     end = int(coder[AT])
     if coder[LOW] == 0:
         return end
@@ -100,9 +101,9 @@ def _finish(coder: np.ndarray, data: np.ndarray) -> int:
 
 
 def _tree(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (first rank, rank that parts the children, end) and children: each node halves the mass it holds.
+    """Nodes (first rank, first rank of child 1, end) and their children; each node splits its mass into halves.
 
-    Numbered level by level: the counters of the first four decisions share a line of the cache.
+    Numbered level by level, so that the counters of the first four decisions share a cache line.
     """
     distance_L = np.abs(np.arange(-plan.limit, plan.limit + 1)) * (32 / WIDTH[plan.width])
     mass = np.concatenate([[0], np.cumsum(DENSITY[np.minimum(distance_L, 255).astype(np.int64)])])
@@ -119,9 +120,9 @@ def _tree(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _starts(plan: Plan, spans_N3: np.ndarray, grid: int) -> np.ndarray:
-    """P(child 1) · 2^22, (CENTRES, WIDTHS, N), of Gaussians with the bins' centres and widths on a grid of the trellis."""
+    """P(child 1) · 2^22, (CENTRES, WIDTHS, N), of Gaussians with the centres and widths of the bins, on one trellis grid."""
     k = np.arange(-plan.limit, plan.limit + 1)
-    halves_L = 2 * k - grid * np.sign(k)  # what k stands for, in half steps
+    halves_L = 2 * k - grid * np.sign(k)  # the value of k in half steps
     spacing_L = np.diff(halves_L, prepend=halves_L[0] - 2) + np.diff(halves_L, append=halves_L[-1] + 2)
     deviation = 2 * WIDTH[plan.width]
     centre_M11 = ((np.arange(CENTRES) - CENTRES // 2) * (deviation / 8))[:, None, None]
@@ -134,10 +135,11 @@ def _starts(plan: Plan, spans_N3: np.ndarray, grid: int) -> np.ndarray:
 
 
 def encode_floats(values: np.ndarray) -> bytes:
-    """Code an fp16 array of any shape, at least one element, bit for bit.
+    """The code of an fp16 array of any shape with at least one element, bit for bit.
 
-    Low bits of the patterns that are zero in all of them (of rounded scales) are dropped. The rest, put in numerical
-    order so that the scales of a matrix lie close together, is split where it takes the fewest bytes.
+    Drops the low bits that are zero in all bit patterns (rounded scales have some). Maps the patterns to ranks in numerical
+    order, in which the scales of a matrix lie close together, and splits them into a coded upper and a raw lower part where
+    that takes the fewest bytes.
     """
     pattern = values.ravel().view(np.uint16)
     union = int(np.bitwise_or.reduce(pattern)) | 0x8000
@@ -156,7 +158,7 @@ def _encode_ranks(rank_N: np.ndarray, zeros: int, shift: int) -> bytes:
 
 
 def decode_floats(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """The fp16 array that `encode_floats` was given; `data` must be whole (the container checks that)."""
+    """The fp16 array that `encode_floats` was given; `data` must be complete (the container verifies that)."""
     split, centre = struct.unpack_from("<BH", data)
     zeros, shift = divmod(split, 16)
     bits = prod(shape) * shift
@@ -164,5 +166,5 @@ def decode_floats(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     lower_NS = np.unpackbits(np.frombuffer(data[3:end], np.uint8), count=bits).reshape(prod(shape), shift)
     upper_N = decode_matrix(data[end:], (1, prod(shape)))[0].astype(np.int32) + centre
     rank = (upper_N << shift | lower_NS @ (1 << np.arange(shift))) << zeros
-    pattern = np.where(rank >> 15, rank & 0x7FFF, ~rank) & (0xFFFF << zeros & 0xFFFF)  # ~ has made ones of the zeros
+    pattern = np.where(rank >> 15, rank & 0x7FFF, ~rank) & (0xFFFF << zeros & 0xFFFF)  # ~ turned dropped zeros into ones
     return pattern.astype(np.uint16).view(np.float16).reshape(shape)

@@ -1,9 +1,10 @@
-"""Step sizes: from bits and clip, spread over rows by what their errors cost, and scaled until the file fits a budget.
+"""Step sizes: how to spread them over rows by what rounding errors cost, and how to scale them until a file fits a budget.
 
-By K-FAC's estimate an error of step s in row r of a matrix costs ½ · rows_r · energy · s²/12 nats a token, with `energy`
-the cost of a column's error after GPTQ; halving s costs a bit a weight whatever the row. Least loss for the bytes
-therefore has rows_r · energy · s² the same everywhere: reverse water-filling, with no search over matrices. Tables gain
-most: rows of rare tokens get coarse steps. On the default run this saves a sixth of the bytes at equal loss.
+By K-FAC's estimate, rounding row r of a matrix with step s costs ½ · fisher_r · energy · s²/12 nats per token, where `energy`
+is the mean cost of a squared column error after GPTQ. Halving s costs one bit per weight in every row. The loss for a given
+number of bytes is therefore least where fisher_r · energy · s² is equal for all rows (reverse water-filling); no search over
+matrices is needed. Tables gain most, because rows of rare tokens get large steps. On the default run this saves a sixth of
+the bytes at equal loss.
 """
 
 from collections.abc import Callable
@@ -14,25 +15,26 @@ from torch import Tensor
 from fairway.errors import InputError
 from fairway.quant.config import TOLERANCE
 
-LEAST_SHARE = 0.01  # of the mean sensitivity of a matrix's rows: rows that calibration did not meet are not worthless
-AIM = 0.9996  # of the budget
-RANGE = 12.0  # doublings of the step either way: beyond lie all zeros, and the largest integers
+LEAST_SHARE = 0.01  # of the mean sensitivity of a matrix's rows: also rows that calibration did not reach have some value
+AIM = 0.9996  # fraction of the budget that the search aims at
+RANGE = 12.0  # doublings of the step in either direction: beyond it all integers are 0, or at their limit
 TRIES = 16
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What allocation knows of a matrix's rows: steps by `bits` and `clip`, both (R,), and how many columns there are."""
+    """The rows of one matrix: their steps by `bits` and `clip`, their sensitivities, both (R,), and the number of columns."""
 
     steps: Tensor
-    sensitivity: Tensor | None  # rows_r · energy; None where calibration saw nothing
+    sensitivity: Tensor | None  # fisher_r · energy; None where calibration measured nothing
     columns: int
 
 
 def by_sensitivity(matrices: dict[str, Rows]) -> dict[str, Tensor]:
-    """Decoder ∝ 1/√sensitivity whose mean logarithm over all weights is that of the given steps: `bits` keeps its meaning.
+    """Steps (R,) by name, proportional to 1/√sensitivity, with the same mean logarithm over all weights as the given steps.
 
-    Matrices without sensitivities keep their steps; rows of zeros (step 0), at home on any grid, have no say in the mean.
+    The fixed mean keeps the meaning of `quant.bits`. Matrices without sensitivities keep their steps. Rows of zeros (step 0)
+    fit on any grid and do not count in the mean.
     """
     known = {name: rows for name, rows in matrices.items() if rows.sensitivity is not None}
     relative, total, weights = {}, 0.0, 0
@@ -47,14 +49,14 @@ def by_sensitivity(matrices: dict[str, Rows]) -> dict[str, Tensor]:
 
 
 def fill(size_at: Callable[[float], int], budget: int, weights: int) -> float:
-    """The coarseness (log2 of a factor on all steps) at which a file is at most `budget` bytes, and 0.1 % less at the least.
+    """Log2 of the factor on all steps with which a file takes at most `budget` bytes and at most 0.1 % less.
 
-    `size_at` gives the real size, falling with coarseness, and is called 3 to 5 times as a rule: secants, kept between
-    what is known to be too large and what fits. Where even the finest grids take less, those. Raises InputError when
-    the coarsest take more.
+    `size_at` returns the real size in bytes for such a logarithm; it decreases, and is called 3 to 5 times as a rule. The
+    search takes secant steps, bracketed between a scale whose file is too large and one whose file fits. Returns the
+    smallest steps where even these take less. Raises InputError when the largest steps take more.
     """
     low, high = -RANGE, RANGE
-    at, slope = 0.0, -weights / 8  # bytes a doubling: one bit a weight
+    at, slope = 0.0, -weights / 8  # bytes per doubling: one bit per weight
     before: tuple[float, int] | None = None
     for _ in range(TRIES):
         size = size_at(at)

@@ -1,8 +1,8 @@
-"""The file of a quantised network: safetensors with the architecture and what its matrices are inside.
+"""The file of a quantised network: safetensors whose metadata holds the architecture and the grid of every matrix.
 
-A quantised matrix is "<name>.integers" (int8) and "<name>.scales" (fp16), the factors of its repair "<name>.left…" and
-"<name>.right…", any other tensor "<name>" (fp16). All metadata is one JSON text under one key: safetensors 0.8 writes
-several keys in an order that changes from process to process, and the same network must be the same bytes.
+A quantised matrix is stored as "<name>.integers" (int8) and "<name>.scales" (fp16), the factors of its low-rank correction as
+"<name>.left…" and "<name>.right…", any other tensor as "<name>" (fp16). All metadata is one JSON text under one key:
+safetensors 0.8 writes several keys in an order that changes between processes, and the same network must give the same bytes.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ Tensors = dict[str, np.ndarray]
 
 
 def to_tensors(
-    architecture: Architecture, matrices: dict[str, QuantisedMatrix], small: Tensors
+    architecture: Architecture, matrices: dict[str, QuantisedMatrix], fp16: Tensors
 ) -> tuple[Tensors, dict[str, str]]:
-    """The flat tensors and the metadata {"quantised": JSON of the architecture and the grids by name} of the file."""
-    tensors, grids = {name: np.asarray(values, order="C") for name, values in small.items()}, {}
+    """The file's tensors by name and its metadata, {"quantised": JSON of the architecture and of the grids by name}."""
+    tensors, grids = {name: np.asarray(values, order="C") for name, values in fp16.items()}, {}
     for name, matrix in matrices.items():
-        grids[name] = {"bits": matrix.bits, "states": matrix.states, "rotation": matrix.rotation}
+        grids[name] = {"bits": matrix.integer_bits, "states": matrix.states, "rotation": matrix.rotation}
         tensors |= {f"{name}.integers": np.ascontiguousarray(matrix.integers), f"{name}.scales": matrix.scales}
-        if matrix.repair:
-            grids[name]["repair_bits"] = matrix.repair[0].bits
-            for side, factor in zip(("left", "right"), matrix.repair, strict=True):
+        if matrix.correction:
+            grids[name]["repair_bits"] = matrix.correction[0].integer_bits
+            for side, factor in zip(("left", "right"), matrix.correction, strict=True):
                 tensors |= {
                     f"{name}.{side}.integers": np.ascontiguousarray(factor.integers),
                     f"{name}.{side}.scales": factor.scales,
@@ -42,23 +42,23 @@ def to_tensors(
 
 
 def from_tensors(tensors: Tensors, metadata: dict[str, str]) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
-    """The inverse of `to_tensors`, names sorted. Raises KeyError when something that the metadata names is missing."""
+    """The inverse of `to_tensors`, names sorted. Raises KeyError when a tensor that the metadata names is missing."""
     header, rest = json.loads(metadata["quantised"]), dict(sorted(tensors.items()))
     matrices = {}
     for name, grid in sorted(header["matrices"].items()):
-        repair_bits = grid.pop("repair_bits", 0)
-        pair = [_take(rest, f"{name}.{side}", bits=repair_bits) for side in ("left", "right")] if repair_bits else None
-        matrices[name] = dataclasses.replace(_take(rest, name, **grid), repair=pair and tuple(pair))
+        bits = grid.pop("repair_bits", 0)
+        factors = tuple(_take(rest, f"{name}.{side}", bits) for side in ("left", "right")) if bits else None
+        matrices[name] = dataclasses.replace(_take(rest, name, **grid), correction=factors)
     return Architecture(**header["architecture"]), matrices, rest
 
 
-def _take(tensors: Tensors, name: str, **grid: int) -> QuantisedMatrix:
-    return QuantisedMatrix(tensors.pop(f"{name}.integers"), tensors.pop(f"{name}.scales"), **grid)
+def _take(tensors: Tensors, name: str, bits: int, states: int = 0, rotation: int = 0) -> QuantisedMatrix:
+    return QuantisedMatrix(tensors.pop(f"{name}.integers"), tensors.pop(f"{name}.scales"), bits, states, rotation)
 
 
-def save(path: Path | str, architecture: Architecture, matrices: dict[str, QuantisedMatrix], small: Tensors) -> None:
-    tensors, metadata = to_tensors(architecture, matrices, small)
-    Path(path).write_bytes(serialised(tensors, metadata))  # an error of Python's: safetensors' own is no OSError
+def save(path: Path | str, architecture: Architecture, matrices: dict[str, QuantisedMatrix], fp16: Tensors) -> None:
+    tensors, metadata = to_tensors(architecture, matrices, fp16)
+    Path(path).write_bytes(serialised(tensors, metadata))  # raises OSError on a full disk; safetensors' own error is none
 
 
 def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
@@ -69,22 +69,22 @@ def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Te
 
 
 def load_whole(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
-    """The same. Raises InputError also when the tensors are not those of the architecture, or the grids not theirs."""
-    architecture, matrices, small = load(path)
+    """Like `load`; raises InputError also when shapes contradict the architecture or values contradict their grids."""
+    architecture, matrices, fp16 = load(path)
     expected = {name: tuple(tensor.shape) for name, tensor in GPT(architecture).state_dict().items()}
     found = {name: matrix.integers.shape for name, matrix in matrices.items()}
-    found |= {name: values.shape for name, values in small.items()}
+    found |= {name: values.shape for name, values in fp16.items()}
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             problem = f"has shape {found.get(name)}, its architecture expects {expected.get(name)}"
         elif name in matrices and not _on_its_grid(matrices[name]):
             problem = "is not on the grid that its metadata describe"
-        elif name in small and not _finite(small[name]):
+        elif name in fp16 and not _finite(fp16[name]):
             problem = "does not hold finite numbers of 16 bits"
         else:
             continue
         raise InputError(f"{path}: tensor '{name}' {problem}; {RERUN}")
-    return architecture, matrices, small
+    return architecture, matrices, fp16
 
 
 def _on_its_grid(matrix: QuantisedMatrix) -> bool:
@@ -93,11 +93,11 @@ def _on_its_grid(matrix: QuantisedMatrix) -> bool:
         matrix.integers.dtype == np.int8
         and _finite(matrix.scales)
         and matrix.scales.shape == (rows,)
-        and matrix.bits in range(2, 9)
-        and int(np.abs(matrix.integers.astype(np.int16)).max()) < 2 ** (matrix.bits - 1)
+        and matrix.integer_bits in range(2, 9)
+        and int(np.abs(matrix.integers.astype(np.int16)).max()) < 2 ** (matrix.integer_bits - 1)
         and matrix.states in (0, 4, 8)
         and (not matrix.rotation or block_of(columns) % matrix.rotation == 0)
-        and all(map(_on_its_grid, matrix.repair or ()))
+        and all(map(_on_its_grid, matrix.correction or ()))
     )
 
 

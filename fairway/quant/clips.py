@@ -1,9 +1,9 @@
-"""Decoder of symmetric grids: how far the largest integer q = 2^(bits−1) − 1 reaches, by five rules.
+"""Step sizes of symmetric grids: five rules for the weight that the largest integer q = 2^(bits−1) − 1 stands for.
 
-Whatever lies beyond q steps is clipped, so a clip and a step are the same choice. With an entropy coder behind the grid
-the step alone sets the bytes: a Gaussian row costs h(σ) − log2(step) bits a weight, h(σ) = log2(σ√(2πe)). With k deviations
-at q, step = kσ/q, this is log2(q/k) + log2 √(2πe) ≈ bits − log2 k + const, const = log2 √(2πe) − 1 = 1.05: doubling k saves
-one bit. True to 0.02 bit up to a step of σ/2; a coarser step costs ½·log2(1 + step²/12σ²) more, 0.06 bit at a step of σ.
+Weights beyond q steps are clipped, so choosing a clip is choosing a step. With an entropy coder behind the grid only the
+step determines the bytes: a Gaussian row costs h(σ) − log2(step) bits per weight, h(σ) = log2(σ√(2πe)). If q stands for k
+standard deviations, step = kσ/q, this is log2(q/k) + log2 √(2πe) ≈ bits − log2 k + 1.05: doubling k saves one bit. The
+formula holds to 0.02 bit up to a step of σ/2; a larger step costs ½·log2(1 + step²/12σ²) more, 0.06 bit at a step of σ.
 """
 
 from typing import Literal
@@ -15,17 +15,17 @@ from fairway.quant.grids import SMALLEST_STEP, largest_integer
 
 Rule = Literal["deviation", "maximum", "percentile_row", "percentile_matrix", "mse"]
 
-PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # of |w|: the candidates of GPTQ-lite (#885, #1185, #549)
-FRACTIONS = tuple(i / 50 for i in range(10, 51))  # of the maximum, 0.2…1: the candidates of "mse"
+PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # of |w|: GPTQ-lite's candidates (#885, #1185, #549)
+FRACTIONS = tuple(i / 50 for i in range(10, 51))  # of the maximum, 0.2…1: candidates of "mse"
 
 
 def steps(weight_RC: Tensor, rule: Rule, bits: int, deviations: float, per_tensor: bool = False) -> Tensor:
-    """Decoder float64 (R,) in the units of the weight, not yet rounded to fp16; 0 for a row of zeros.
+    """Steps float64 (R,) in the units of the weight, not yet rounded to fp16; 0 for a row of zeros.
 
-    "deviation": q steps reach `deviations` times σ, the row's deviation about zero (SDClip, #1394); the other rules
-    ignore `deviations`. "maximum": they reach max |w|, nothing is clipped. The rest take the candidate with the least
-    squared rounding error: "percentile_row" among quantiles of |w| (#885), "percentile_matrix" one quantile for all rows
-    (#1185, #549), "mse" among 41 fractions of the maximum. `per_tensor` treats the matrix as one long row: R equal steps.
+    "deviation": q steps equal `deviations` times σ, the row's standard deviation about zero (SDClip, #1394); the other rules
+    ignore `deviations`. "maximum": q steps equal max |w|, nothing is clipped. The others choose the candidate with the least
+    squared rounding error: "percentile_row" among quantiles of |w| per row (#885), "percentile_matrix" one quantile for all
+    rows (#1185, #549), "mse" among 41 fractions of the maximum. `per_tensor` treats the matrix as one row: R equal steps.
     """
     if per_tensor:
         return steps(weight_RC.reshape(1, -1), rule, bits, deviations).expand(len(weight_RC))
@@ -44,16 +44,16 @@ def steps(weight_RC: Tensor, rule: Rule, bits: int, deviations: float, per_tenso
 
 
 def floored(steps_R: Tensor, bits: int) -> Tensor:
-    """Decoder of at least 1/q, as the published int5 and int6 code has them: for comparison only.
+    """The steps, at least 1/q as in the published int5 and int6 code: for comparison only.
 
-    The floor binds on every row whose clip is below 1, in practice nearly all: their clip search does nothing, and one
-    step serves them all, whatever their scale.
+    The floor takes effect on every row whose clip is below 1, which in practice are nearly all: the clip search does nothing
+    there, and all these rows get the same step whatever their scale.
     """
     return steps_R.clamp(min=1 / largest_integer(bits))
 
 
 def _quantiles(magnitude_RC: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """(K, R), linear between neighbours; torch.quantile refuses more than 2^24 elements."""
+    """Quantiles of each row (K, R), interpolated linearly; torch.quantile refuses more than 2^24 elements."""
     ordered_RC = magnitude_RC.sort(dim=1).values
     position_K = magnitude_RC.new_tensor(shares) * (ordered_RC.shape[1] - 1)
     below_K = position_K.floor()
@@ -61,7 +61,7 @@ def _quantiles(magnitude_RC: Tensor, shares: tuple[float, ...]) -> Tensor:
 
 
 def _least_error(weight_RC: Tensor, steps_KR: Tensor, bits: int, shared: bool) -> Tensor:
-    """Of K candidates a row the one with the least squared rounding error, the same candidate for all rows if `shared`."""
+    """Of K candidates per row the one with the least squared rounding error (R,); one candidate for all rows if `shared`."""
     if len(steps_KR) == 1:
         return steps_KR[0]
     error_KR = torch.stack([_squared_error(weight_RC, steps_R, largest_integer(bits)) for steps_R in steps_KR])
@@ -71,7 +71,7 @@ def _least_error(weight_RC: Tensor, steps_KR: Tensor, bits: int, shared: bool) -
 
 
 def _squared_error(weight_RC: Tensor, steps_R: Tensor, limit: int) -> Tensor:
-    """Summed over each row (R,)."""
+    """Squared rounding error of each row (R,), summed over its weights."""
     steps_R1 = steps_R.clamp(min=SMALLEST_STEP)[:, None]
     rounded_RC = (weight_RC / steps_R1).round_().clamp_(-limit, limit).mul_(steps_R1)
     return rounded_RC.sub_(weight_RC).square_().sum(dim=1)

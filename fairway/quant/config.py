@@ -1,7 +1,7 @@
 """The `quant` section: which grid each tensor is rounded to, and how.
 
-Behind an entropy coder bits and clip are two names of one thing, the step: one bit more, or half the clip, halve it
-(DESIGN 3.4). Bits stay the main knob; k = 12.85 and 20 are the published clips for 6 and 8 bits (#1394).
+With an entropy coder behind the grid, bits and clip both set the same thing, the step: one bit more, or half the clip, halves
+it (DESIGN 3.4). Bits are the main setting; 12.85 and 20 are the published clips for 6 and 8 bits (#1394).
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from typing import Literal
 from fairway.bounds import bounded
 from fairway.errors import InputError
 
-TOLERANCE = 0.001  # quant.target_bytes is filled to within this part of it, never exceeded
+TOLERANCE = 0.001  # quant.target_bytes is filled to within this fraction of it, and never exceeded
 ROLES = ("attention", "feed_forward", "embedding")
 SEARCHES = ("percentile_row", "percentile_matrix", "mse")
 
 
 @dataclass(frozen=True)
 class Quant:
-    """Clips are in standard deviations of a row, damping in means of the Hessian's diagonal, temperature in logits.
+    """Clips in standard deviations of a row, damping in means of the Hessian's diagonal, temperature divides logits.
 
-    Raises InputError for settings of which one would leave the other without effect.
+    Raises InputError for settings of which one would make the other ineffective.
     """
 
     method: Literal["gptq", "gptq_lite", "rtn"] = "rtn"
@@ -82,7 +82,7 @@ class Quant:
                 )
 
     def bits_of(self, role: str, layer: int | None, layers: int) -> int:
-        """Bits of a weight's grid: `bits`, what its role has on top, and what its layer has."""
+        """Bits of a weight's grid: `bits` plus the extra bits of its role and of its layer, out of `layers`."""
         finer = layer is not None and layer in [chosen % layers for chosen in self.finer_layers]
         return self.bits + getattr(self, f"{role}_extra_bits", 0) + (self.finer_bits if finer else 0)
 

@@ -1,9 +1,9 @@
-"""Low-rank repair of the error that quantisation left (LQER, Zhang et al. 2024, arXiv 2402.02446).
+"""Low-rank correction of quantisation errors (LQER, Zhang et al. 2024, arXiv 2402.02446).
 
-The few matrices with the largest errors get back the best rank-k part of it: best in the outputs' error tr(E H Eᵀ),
-not in that of the weights. With E·√H = U S Vᵀ this part is U_k U_kᵀ E: a projection, so that no Hessian is ever
-inverted or damped, and dead inputs do no harm. Of the output error of 14 matrices of the default run, rounded to nearest
-at 6 bits, rank 4 leaves 0.72 on average; factors of 4 bits 0.73, of 3 bits 0.76, of 2 bits 0.82; without the Hessian 0.94.
+The few matrices with the largest errors E get the best rank-k approximation of E added: best in the output error tr(E H Eᵀ),
+not in the error of the weights. With E·√H = U S Vᵀ it is U_k U_kᵀ E, a projection, so that no Hessian has to be inverted or
+damped, and inputs that are always zero do no harm. Of the output error of 14 matrices of the default run, rounded to nearest
+at 6 bits, rank 4 leaves 0.72 on average; with factors of 4 bits 0.73, of 3 bits 0.76, of 2 bits 0.82; without H 0.94.
 """
 
 import torch
@@ -14,9 +14,9 @@ from fairway.quant.grids import quantise, to_half
 
 
 def factors(error_RC: Tensor, hessian_CC: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:
-    """left (R, k) and right (k, C), float64, k = min(rank, R, C): error ≈ left @ right, best first, in tr(E H Eᵀ).
+    """left (R, k) and right (k, C), float64, k = min(rank, R, C), with error ≈ left @ right, the largest component first.
 
-    Without a Hessian it is the best in the squared error of the weights. Both factors of a component have the same norm.
+    Best in tr(E H Eᵀ), without a Hessian in the squared error of the weights. Both factors of a component have equal norm.
     """
     error_RC = error_RC.double()
     weighted_RC = error_RC if hessian_CC is None else error_RC @ _square_root(hessian_CC.double())
@@ -27,16 +27,16 @@ def factors(error_RC: Tensor, hessian_CC: Tensor | None, rank: int) -> tuple[Ten
 
 
 def quantise_factors(left_Rk: Tensor, right_kC: Tensor, bits: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(integers int8, steps fp16) of leftᵀ (k, R) and of right (k, C): error ≈ leftᵀᵀ @ right.
+    """(integers int8, steps fp16) of leftᵀ (k, R) and of right (k, C).
 
-    The left factor lies on its side because steps belong to rows: k of them serve it rather than R, whose bytes buy less
-    than one more bit an integer (measured at 2 bits: 0.82 of the output error left, 0.80 with R steps, 0.76 at 3 bits).
+    The left factor is transposed because steps belong to rows: k steps suffice instead of R, whose bytes are better spent on
+    one more bit per integer (measured at 2 bits: 0.82 of the output error left, 0.80 with R steps, 0.76 at 3 bits).
     """
     return _on_grid(left_Rk.T, bits), _on_grid(right_kC, bits)
 
 
 def choose(errors: dict[str, float], count: int) -> list[str]:
-    """The names of the `count` largest errors, the largest first; equal ones in the order of `errors`."""
+    """The names of the `count` largest errors, the largest first; ties in the order of `errors`."""
     return sorted(errors, key=errors.__getitem__, reverse=True)[:count]
 
 

@@ -1,7 +1,7 @@
-"""Pruning: which weights or integers become zero, because a coder spends less on zeros.
+"""Pruning: which weights or integers become zero, because a coder spends fewer bits on zeros.
 
-By magnitude before quantising (#861), or after it: ±1 are the integers whose loss costs least, and among them those
-go whose output error, scale² times the Hessian's diagonal, is least (#1406's lineage sorts by scale² alone).
+Before quantisation by magnitude (#861). After it, the integers ±1 with the least output error, scale² times the Hessian's
+diagonal, become 0 (#1406 and its predecessors sort by scale² only).
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import BoolTensor, Tensor
 
 
 def smallest(weight_RC: Tensor, fraction: float) -> BoolTensor:
-    """True (R, C) at the ⌊fraction · R · C⌋ smallest magnitudes of the matrix; of equal ones the first in order of rows."""
+    """True (R, C) at the ⌊fraction · R · C⌋ smallest magnitudes of the matrix; ties in row-major order."""
     return _lowest(weight_RC.abs().flatten(), fraction).reshape(weight_RC.shape)
 
 
 def ones(integers_RC: Tensor, saliency_RC: Tensor, fraction: float) -> Tensor:
-    """The integers, int8 (R, C), with the ⌊fraction · count of ±1⌋ least salient ±1 set to 0; of equal ones the first.
+    """The integers, int8 (R, C), with the ⌊fraction · count of ±1⌋ least salient ±1 set to 0; ties in row-major order.
 
-    `saliency_RC` (or what broadcasts to it) is the loss that a change by one step costs: scale² · Hessian diagonal.
+    `saliency_RC` (or an array that broadcasts to it) is the loss of a change by one step: scale² · Hessian diagonal.
     """
     candidate_RC = integers_RC.abs() == 1
     pruned_RC = torch.zeros_like(candidate_RC)

@@ -1,8 +1,8 @@
-"""A whole network on grids: every large weight becomes integers and steps, everything else short floats.
+"""Quantise a whole network: every large weight becomes integers and steps, every other tensor fp16.
 
-In two parts, because a budget is met by trying several step sizes: `prepare` does what does not depend on the steps
-(pruning, rotation, the factors of the Hessians), `quantise` the rest, matrices side by side on threads. Vectors, scalars
-and stacks of per-channel scales (2-D but centred on one, not on zero) stay floats whatever their size.
+In two parts, because meeting a byte budget means trying several step sizes: `prepare` does what does not depend on the steps
+(pruning, rotation, factors of the Hessians), `quantise` the rest, in one thread per matrix. Vectors, scalars and stacks of
+per-channel scales (2-D, but centred on one instead of zero) stay fp16 whatever their size.
 """
 
 import os
@@ -27,9 +27,9 @@ from fairway.quant.rounding import LIMIT
 
 @dataclass(frozen=True)
 class Prepared:
-    """A matrix ready for any step size; all on the CPU in float64. `weight_RC` is pruned and rotated, `steps_R` its steps.
+    """A matrix ready for any step size; on the CPU in float64. `weight_RC` is pruned and rotated, `steps_R` are its steps.
 
-    `free` steps follow no bits: integers reach to ±127 and no weight is clipped.
+    `unclipped` matrices use integers up to ±127 whatever their `bits`, and steps large enough that no weight is clipped.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Prepared:
     weight_RC: Tensor
     kept_RC: np.ndarray | None  # bool; None where nothing is pruned
     rotation: int
-    curvature: Curvature | None  # of the rotated weight; None where calibration saw nothing
+    curvature: Curvature | None  # of the rotated weight; None where calibration measured nothing
     factor: Factor | None  # for GPTQ
     bits: int
-    free: bool
+    unclipped: bool
     steps_R: Tensor
 
 
 def prepare(state: dict[str, Tensor], curvatures: dict[str, Curvature], params: Quant, layers: int) -> list[Prepared]:
-    """The matrices of a network, in the order of `state`. Without a curvature a matrix is rounded to nearest."""
+    """The matrices of a network, in the order of `state`. Matrices without curvature will be rounded to nearest."""
     roles = {name: role_of(name, tensor) for name, tensor in state.items()}
     matrices = [
         _prepare(name, role, state[name], curvatures.get(name), params, params.bits_of(role, layer_of(name), layers))
@@ -70,37 +70,37 @@ def _prepare(name: str, role: str, tensor: Tensor, curvature: Curvature | None, 
     if params.rotation == "hadamard":
         rotation = block_of(weight_RC.shape[1])
         weight_RC = rotate(weight_RC, rotation)
-    if curvature is not None and curvature.columns_CC.any():
-        columns_CC = rotate_hessian(curvature.columns_CC, rotation) if rotation else curvature.columns_CC
+    if curvature is not None and curvature.hessian_CC.any():
+        hessian_CC = rotate_hessian(curvature.hessian_CC, rotation) if rotation else curvature.hessian_CC
         if params.method == "gptq":
-            factor = factorise(columns_CC, params.damping, params.column_order == "descending")
-        curvature = Curvature(columns_CC.cpu(), curvature.rows_R.cpu())
+            factor = factorise(hessian_CC, params.damping, params.column_order == "descending")
+        curvature = Curvature(hessian_CC.cpu(), curvature.fisher_R.cpu())
     else:
         curvature = None
-    # With free steps `bits` sets the mean step of all matrices, and what one has on top comes later.
+    # Allocation by sensitivity starts from params.bits for all matrices; `prepare` applies extra bits to its result.
     stepping_bits = bits if params.allocation == "uniform" else params.bits
     steps_R = clips.steps(weight_RC, params.clip_rule, stepping_bits, params.clip_of(role), params.per_tensor)
     if params.scale_floor:
         steps_R = clips.floored(steps_R, bits)
-    free = params.allocation == "sensitivity" or params.target_bytes > 0
-    return Prepared(name, role, original_RC, weight_RC, kept_RC, rotation, curvature, factor, bits, free, steps_R)
+    unclipped = params.allocation == "sensitivity" or params.target_bytes > 0
+    return Prepared(name, role, original_RC, weight_RC, kept_RC, rotation, curvature, factor, bits, unclipped, steps_R)
 
 
 def _sensitivity(matrix: Prepared) -> Tensor | None:
-    """What an error of one weight costs, by row (R,): twice the nats a token for its square."""
-    if matrix.curvature is None or not matrix.curvature.rows_R.any():
+    """Cost of rounding errors in each row (R,): twice the nats per token for a squared error of one weight."""
+    if matrix.curvature is None or not matrix.curvature.fisher_R.any():
         return None
-    energy = matrix.factor.mean_energy if matrix.factor else matrix.curvature.columns_CC.diagonal().mean().item()
-    return matrix.curvature.rows_R * energy
+    energy = matrix.factor.mean_energy if matrix.factor else matrix.curvature.hessian_CC.diagonal().mean().item()
+    return matrix.curvature.fisher_R * energy
 
 
 def quantise(
-    matrices: list[Prepared], params: Quant, coarseness: float = 0.0, done: Callable[[str], None] = lambda name: None
+    matrices: list[Prepared], params: Quant, log2_step_scale: float = 0.0, done: Callable[[str], None] = lambda name: None
 ) -> dict[str, QuantisedMatrix]:
-    """Every matrix on its grid, its steps times 2^coarseness; `done` hears each name when it is finished."""
+    """Every matrix on its grid, its steps times 2^log2_step_scale; calls `done` with each name when it is finished."""
 
     def finished(matrix: Prepared) -> QuantisedMatrix:
-        quantised = _quantise(matrix, params, coarseness)
+        quantised = _quantise(matrix, params, log2_step_scale)
         done(matrix.name)
         return quantised
 
@@ -109,17 +109,17 @@ def quantise(
     losses = {matrix.name: _error(matrix, quantised[matrix.name])[1] for matrix in matrices} if params.repair_matrices else {}
     worst = low_rank.choose(losses, params.repair_matrices)
     return quantised | {
-        matrix.name: _repaired(matrix, quantised[matrix.name], params) for matrix in matrices if matrix.name in worst
+        matrix.name: _corrected(matrix, quantised[matrix.name], params) for matrix in matrices if matrix.name in worst
     }
 
 
-def _quantise(matrix: Prepared, params: Quant, coarseness: float) -> QuantisedMatrix:
-    steps_R, limit = matrix.steps_R * 2.0**coarseness, largest_integer(matrix.bits)
-    if matrix.free:
+def _quantise(matrix: Prepared, params: Quant, log2_step_scale: float) -> QuantisedMatrix:
+    steps_R, limit = matrix.steps_R * 2.0**log2_step_scale, largest_integer(matrix.bits)
+    if matrix.unclipped:
         reach = LIMIT / (1 + 2.0**-params.scale_mantissa_bits)  # steps that are rounded down must not clip
         steps_R, limit = torch.maximum(steps_R, matrix.weight_RC.abs().amax(dim=1) / reach), LIMIT
     if params.trellis:
-        steps_R = steps_R / 2  # each of its two grids has every other value
+        steps_R = steps_R / 2  # each of the trellis' two grids has every other value
     scales_R = to_half(steps_R, params.scale_mantissa_bits).numpy()
     grid, weight_RC = Grid(limit, params.trellis, params.rate_weight), matrix.weight_RC.numpy()
     if matrix.factor is None:
@@ -132,46 +132,46 @@ def _quantise(matrix: Prepared, params: Quant, coarseness: float) -> QuantisedMa
 
 
 def _saliency(matrix: Prepared, scales_R: np.ndarray) -> Tensor:
-    """What an error of one step costs each weight, (R, C) or what broadcasts to it."""
+    """Cost of an error of one step in each weight, (R, C) or an array that broadcasts to it."""
     squared_R1 = torch.from_numpy(scales_R).double().square()[:, None]
     if matrix.curvature is None:
         return squared_R1
-    return squared_R1 * matrix.curvature.rows_R[:, None] * matrix.curvature.columns_CC.diagonal()
+    return squared_R1 * matrix.curvature.fisher_R[:, None] * matrix.curvature.hessian_CC.diagonal()
 
 
-def _repaired(matrix: Prepared, quantised: QuantisedMatrix, params: Quant) -> QuantisedMatrix:
-    """The same matrix with the low-rank part of its error as a repair."""
+def _corrected(matrix: Prepared, quantised: QuantisedMatrix, params: Quant) -> QuantisedMatrix:
+    """The same matrix with the low-rank correction of its error."""
     error_RC = matrix.original_RC - torch.from_numpy(quantised.weights()).double()
-    hessian_CC = _unrotated(matrix).columns_CC if matrix.curvature else None
+    hessian_CC = _unrotated(matrix).hessian_CC if matrix.curvature else None
     left, right = low_rank.quantise_factors(*low_rank.factors(error_RC, hessian_CC, params.repair_rank), params.repair_bits)
     factors = [QuantisedMatrix(integers.numpy(), steps.numpy(), params.repair_bits) for integers, steps in (left, right)]
-    return replace(quantised, repair=tuple(factors))
+    return replace(quantised, correction=tuple(factors))
 
 
 def _unrotated(matrix: Prepared) -> Curvature:
-    """The curvature of the weight as it was: a rotation is its own inverse."""
+    """The curvature of the weight before rotation; the rotation is its own inverse."""
     if not matrix.rotation:
         return matrix.curvature
-    return replace(matrix.curvature, columns_CC=rotate_hessian(matrix.curvature.columns_CC, matrix.rotation))
+    return replace(matrix.curvature, hessian_CC=rotate_hessian(matrix.curvature.hessian_CC, matrix.rotation))
 
 
 def _error(matrix: Prepared, quantised: QuantisedMatrix) -> tuple[float, float]:
-    """‖W − Ŵ‖ / ‖W‖, and the loss that it should cost in nats a token: −1 where calibration saw nothing."""
+    """‖W − Ŵ‖ / ‖W‖, and the estimated loss in nats per token: −1 where calibration measured nothing."""
     delta_RC = matrix.original_RC - torch.from_numpy(quantised.weights()).double()
     relative = (delta_RC.norm() / matrix.original_RC.norm().clamp(min=torch.finfo(torch.float64).tiny)).item()
     if matrix.curvature is None:
         return relative, -1.0
     curvature = _unrotated(matrix)
-    return relative, 0.5 * (curvature.rows_R * error_energy(delta_RC, curvature.columns_CC)).sum().item()
+    return relative, 0.5 * (curvature.fisher_R * error_energy(delta_RC, curvature.hessian_CC)).sum().item()
 
 
 def describe(matrices: list[Prepared], quantised: dict[str, QuantisedMatrix], params: Quant) -> list[dict]:
-    """One row a matrix, in order.
+    """One row per matrix, in order.
 
-    name, role, method ("gptq", "gptq_lite", "rtn", or "fallback" where GPTQ had no Hessian that any damping could mend),
-    rows, columns, bits (of the grid), damping (0 unless gptq), step (its mean logarithm, in standard deviations of the
-    matrix), relative_error, estimated_loss (nats a token, −1 where calibration saw nothing) and entropy (bits a weight,
-    without context).
+    name, role, method ("gptq", "gptq_lite", "rtn", or "fallback" where GPTQ had no Hessian or none that damping made positive
+    definite), rows, columns, bits (that the integers need), damping (0 unless gptq), step (geometric mean, in standard
+    deviations of the matrix), relative_error, estimated_loss (nats per token, −1 where calibration measured nothing) and
+    entropy (order-0, bits per weight).
     """
     table = []
     for matrix in matrices:
@@ -185,7 +185,7 @@ def describe(matrices: list[Prepared], quantised: dict[str, QuantisedMatrix], pa
                 "method": "fallback" if params.method == "gptq" and matrix.factor is None else params.method,
                 "rows": found.integers.shape[0],
                 "columns": found.integers.shape[1],
-                "bits": found.bits,
+                "bits": found.integer_bits,
                 "damping": matrix.factor.damping if matrix.factor else 0.0,
                 "step": spacing / max(matrix.original_RC.square().mean().sqrt().item(), 1e-30),
                 "relative_error": relative_error,
@@ -197,12 +197,12 @@ def describe(matrices: list[Prepared], quantised: dict[str, QuantisedMatrix], pa
 
 
 def summarise(table: list[dict]) -> dict:
-    """The stage's metrics: entropy in bits a quantised weight, the estimated loss of all of them, matrices by method."""
+    """The stage's metrics: entropy in bits per quantised weight, total estimated loss, number of matrices by method."""
     weights = sum(row["rows"] * row["columns"] for row in table)
     bits = sum(row["entropy"] * row["rows"] * row["columns"] for row in table)
     methods = [row["method"] for row in table]
     return {
-        "bits_per_weight": bits / max(weights, 1),
+        "entropy_bits_per_weight": bits / max(weights, 1),
         "estimated_loss": sum(max(row["estimated_loss"], 0.0) for row in table),
         "quantised_weights": weights,
         "gptq_matrices": methods.count("gptq"),
@@ -211,8 +211,8 @@ def summarise(table: list[dict]) -> dict:
     }
 
 
-def small_tensors(state: dict[str, Tensor], mantissa_bits: int) -> dict[str, np.ndarray]:
-    """The tensors that stay floats: fp16, rounded to `mantissa_bits` after the leading one."""
+def fp16_tensors(state: dict[str, Tensor], mantissa_bits: int) -> dict[str, np.ndarray]:
+    """The tensors that are not quantised, as fp16 rounded to `mantissa_bits` after the leading one."""
     return {
         name: shortened(tensor, mantissa_bits).cpu().numpy()
         for name, tensor in state.items()
@@ -221,12 +221,12 @@ def small_tensors(state: dict[str, Tensor], mantissa_bits: int) -> dict[str, np.
 
 
 def shortened(values: Tensor, mantissa_bits: int) -> Tensor:
-    """Fp16 with so many bits after the leading one, to the nearest."""
+    """Fp16, rounded to the nearest value with so many bits after the leading one."""
     mantissa, exponent = torch.frexp(values.double())  # mantissa 0.5…1
     return torch.ldexp((mantissa * 2.0 ** (mantissa_bits + 1)).round() / 2.0 ** (mantissa_bits + 1), exponent).half()
 
 
-def dequantise_state(matrices: dict[str, QuantisedMatrix], small: dict[str, np.ndarray]) -> dict[str, Tensor]:
+def dequantise_state(matrices: dict[str, QuantisedMatrix], fp16: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """Every tensor of the network in float32, by name."""
     restored = {name: torch.from_numpy(matrix.weights()) for name, matrix in matrices.items()}
-    return restored | {name: torch.from_numpy(values.astype(np.float32)) for name, values in small.items()}
+    return restored | {name: torch.from_numpy(values.astype(np.float32)) for name, values in fp16.items()}

@@ -1,9 +1,9 @@
 """Walsh–Hadamard rotation of the columns in blocks (QuaRot, Ashkboos et al. 2024, arXiv 2404.00456; #1400).
 
-It spreads an outlier over its whole block, and a grid then wastes no integers on it. The matrix Q is orthonormal and
-symmetric, hence its own inverse, and is never formed: butterflies need log2(block) additions a weight. Additions come in
-a fixed order and the one factor is correctly rounded: every machine that decodes gets the same bits. QuaRot's random
-signs are left out. Only operators that numpy and torch share are used, so that the decoder needs numpy alone.
+It spreads an outlier over its whole block, so that the grid need not reach out to it. The matrix Q is orthonormal and
+symmetric, hence its own inverse, and is never formed: butterflies take log2(block) additions per weight. Additions have a
+fixed order and the only factor is correctly rounded, so every machine decodes the same bits. QuaRot's random signs are left
+out. The code uses only operators that numpy and torch share; the decoder needs numpy only.
 """
 
 import math
@@ -15,7 +15,7 @@ LARGEST_BLOCK = 1024
 
 
 def block_of(columns: int) -> int:
-    """The largest power of two, at most 1024, that divides `columns`: 512 for 1536 = 3 x 512; 1 changes nothing."""
+    """The largest power of two, at most 1024, that divides `columns`: 512 for 1536 = 3 x 512; a block of 1 changes nothing."""
     return min(columns & -columns, LARGEST_BLOCK)
 
 
@@ -24,7 +24,7 @@ def rotate(x_RC: Array, block: int) -> Array:
 
     `block` is a power of two that divides C. Rotating twice gives x back, up to rounding.
     """
-    x = x_RC.reshape(-1, block).T.reshape(-1) * (1 / math.sqrt(block))  # block-major: each addition runs over whole rows
+    x = x_RC.reshape(-1, block).T.reshape(-1) * (1 / math.sqrt(block))  # block-major: each addition is over whole rows
     half = x.shape[0] // 2
     for _ in range(block.bit_length() - 1):
         pairs = x.reshape(-1, 2, half)
@@ -34,5 +34,5 @@ def rotate(x_RC: Array, block: int) -> Array:
 
 
 def rotate_hessian(hessian_CC: Array, block: int) -> Array:
-    """QᵀHQ: the Hessian of the rotated inputs, so that tr(ΔHΔᵀ) is the same for Δ and for the rotated Δ."""
+    """QᵀHQ, the Hessian of the rotated inputs: tr(ΔHΔᵀ) is equal for Δ with H and for the rotated Δ with QᵀHQ."""
     return rotate(rotate(hessian_CC, block).T, block).T

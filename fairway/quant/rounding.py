@@ -1,10 +1,10 @@
-"""GPTQ's inner loop, compiled: a block of columns to integers, each column's error passed on to those after it.
+"""GPTQ's compiled inner loop: round a block of columns to integers and propagate each column's error to later columns.
 
-Three ways to round a column: to nearest; to the integer of least error + price · bits; or along a trellis, where the
-Viterbi search takes all the rows of the column together, since rows do not disturb each other (trellis.py says why that
-pays). The bits are those of a Gaussian as wide as the row, which is what the weight coder's adaptive models come to.
+Three ways to round a column: to nearest; to the integer of least error + price · bits; or along a trellis, where a Viterbi
+search covers all rows of the column at once (trellis.py says why that pays). Bits are the code lengths of a Gaussian as wide
+as the row, which the adaptive models of the weight coder come close to.
 
-Shape letters: R rows, B columns of the block, G the two grids of a trellis, K classes of width, L integers from 0.
+Shape letters: R rows, B columns of the block, G the two grids of a trellis, K classes of width, L integers from 0, S states.
 """
 
 from functools import cache
@@ -15,21 +15,21 @@ import numpy as np
 from fairway.kernels import njit
 
 LIMIT = 127  # the largest integer of any grid
-WIDTHS = 2.0 ** (np.arange(-16, 33) / 4)  # standard deviations of a row, in steps, of the classes
-FAR = 1e100  # cost of a state that nothing reaches
+WIDTHS = 2.0 ** (np.arange(-16, 33) / 4)  # of the classes: standard deviations of a row, in steps
+FAR = 1e100  # cost of an unreachable state
 
 
 def width_classes(width_R: np.ndarray) -> np.ndarray:
-    """The class of rows whose weights have these standard deviations, in steps; int64 (R,)."""
+    """The class of each row, int64 (R,), from the standard deviations of the rows' weights in steps."""
     nearest = np.rint(4 * np.log2(np.maximum(width_R, WIDTHS[0]))).astype(np.int64) + 16
     return np.minimum(nearest, len(WIDTHS) - 1)
 
 
 @cache
 def gaussian_bits(states: int) -> np.ndarray:
-    """Code lengths (K, G, L) of |k| in bits, sign included: the mass of what is nearer to k than to the grid's other values.
+    """Code lengths (K, G, L) of the integer k in bits, sign included, at most 40: −log2 of the mass that is nearest to k.
 
-    A plain grid has its row 0 only.
+    G is 2 with a trellis and 1 for a plain grid.
     """
     grids = [np.arange(LIMIT + 1.0)] if not states else [2.0 * np.arange(LIMIT + 1), 2.0 * np.arange(LIMIT + 1) - 1]
     if states:
@@ -46,16 +46,17 @@ def gaussian_bits(states: int) -> np.ndarray:
 
 @njit(nogil=True)
 def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class_R, limit, next_state, integers_BR, error_BR):
-    """Round the columns of a block one after the other; `weight_BR` is overwritten, the last two are filled.
+    """Round the columns of a block one after the other; overwrites `weight_BR`, fills `integers_BR` and `error_BR`.
 
-    What is not kept becomes 0. `factor_BB` is the block of the upper U with UᵀU = H⁻¹; `price_B` what a bit costs, in
-    squared steps; `next_state` (states, 2), of length 1 for a plain grid. Errors are (w − ŵ) / U_jj.
+    Weights that are not kept become 0. `factor_BB` is the block of the upper triangular U with UᵀU = H⁻¹, `price_B` the price
+    of a bit in squared steps, `next_state` (states, 2) the trellis, one state for a plain grid. Errors are (w − ŵ) / U_jj.
     """
     B, R = weight_BR.shape
     states = len(next_state)
     position_R, value_R = np.empty(R), np.empty(R)
     back_RS, candidate_RGP = np.empty((R, states), np.uint8), np.empty((R, 2, 2), np.int16)
     for j in range(B):
+        # Round the column, in units of the row's step.
         for r in range(R):
             position_R[r] = weight_BR[j, r] / scale_R[r]
         if states == 1:
@@ -65,6 +66,7 @@ def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class
                 position_R, kept_BR[j], price_B[j], bits_KGL, class_R, limit, next_state,
                 integers_BR[j], value_R, back_RS, candidate_RGP,
             )  # fmt: skip
+        # Subtract its error from the later columns of the block, as far as their inputs are correlated with this one's.
         for r in range(R):
             error_BR[j, r] = (weight_BR[j, r] - value_R[r] * scale_R[r]) / factor_BB[j, j]
         for i in range(j + 1, B):
@@ -74,7 +76,7 @@ def round_block(weight_BR, kept_BR, factor_BB, price_B, scale_R, bits_KGL, class
 
 @njit(nogil=True)
 def _round_plain(position_R, kept_R, price, bits_KGL, class_R, limit, integers_R, value_R):
-    """The nearest integer, one nearer to zero, or zero: whichever costs least."""
+    """Per row the cheapest of three integers: the nearest, the next one towards zero, and zero."""
     for r in range(len(position_R)):
         size = abs(position_R[r])
         nearest = min(int(np.rint(size)), limit) if kept_R[r] else 0
@@ -90,11 +92,13 @@ def _round_plain(position_R, kept_R, price, bits_KGL, class_R, limit, integers_R
 def _round_trellis(
     position_R, kept_R, price, bits_KGL, class_R, limit, next_state, integers_R, value_R, back_RS, candidate_RGP
 ):
-    """The path through the trellis of least squared error plus price · bits over all rows of a column (Viterbi)."""
+    """The path through the trellis with the least squared error plus price · bits over all rows of a column (Viterbi)."""
     R, S = len(position_R), len(next_state)
     cost_S, onward_S, cost_GP = np.full(S, FAR), np.empty(S), np.empty((2, 2))
     cost_S[0] = 0.0
     for r in range(R):
+        # The state determines the grid, the integer's parity the next state: find the cheapest integer for each of the four
+        # combinations of grid and parity. The even ones may also be zero. A pruned weight must be zero.
         size = abs(position_R[r])
         for grid in range(2):
             for parity in range(2):
@@ -108,6 +112,7 @@ def _round_trellis(
                         k, cost = 0, zero
                 cost_GP[grid, parity] = cost
                 candidate_RGP[r, grid, parity] = k
+        # Extend the best path of each state by both parities; keep the cheapest path into each next state.
         onward_S[:] = FAR
         for state in range(S):
             for parity in range(2):
@@ -117,6 +122,7 @@ def _round_trellis(
                     onward_S[following] = cost
                     back_RS[r, following] = 2 * state + parity
         cost_S[:] = onward_S
+    # Follow the cheapest path back from the last row.
     state = np.int64(np.argmin(cost_S))
     for r in range(R - 1, -1, -1):
         step = np.int64(back_RS[r, state])
@@ -129,6 +135,6 @@ def _round_trellis(
 
 @njit(nogil=True)
 def _nearest_of(size, grid, parity, limit):
-    """The integer of this parity whose value 2k − grid is nearest to a size of at least 0, within the limit."""
+    """The integer k of this parity, within the limit, whose value 2k − grid is nearest to a size of at least 0."""
     k = 2 * int(np.rint((size + grid - 2 * parity) / 4)) + parity
     return min(max(k, parity), limit - (limit + parity) % 2)

@@ -1,9 +1,9 @@
-"""Dependent quantisation: a trellis decides which of two interleaved grids each integer stands on.
+"""Dependent quantisation (trellis-coded): a state machine selects one of two interleaved grids for each integer.
 
-Both grids have twice the step; together they have it once. Which grid is in force depends on the parities of the
-integers before (Ungerboeck 1982's codes; as in JPEG 2000 part 2 and VVC), so a rounder that looks ahead (Viterbi) has
-the choice of the fine grid at the price of the coarse one: 0.99 dB with 4 states, 1.09 dB with 8, of 1.53 dB that any
-rounding can gain; 0.18 bits a weight at equal error. The trellis runs down each column, from row 0 in state 0.
+Each grid has twice the step; their union has the single step. The parities of the integers so far determine which grid is
+used (Ungerboeck's codes of 1982; as in JPEG 2000 part 2 and VVC), so a rounding that looks ahead (Viterbi) chooses from the
+fine grid at the bits of the coarse one. It gains 0.99 dB with 4 states and 1.09 dB with 8, of 1.53 dB that any rounding can
+gain: 0.18 bits per weight at equal error. The trellis runs down each column, starting at row 0 in state 0.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from fairway.kernels import njit
 
 
 def _next_states(states: int) -> np.ndarray:
-    """[state, parity] → state: the feedback encoders 5/2 and 13/04 (octal), whose lowest bit names the grid."""
+    """[state, parity] → state: the feedback encoders 5/2 and 13/04 (octal). The lowest bit of a state selects the grid."""
     table = np.zeros((states, 2), np.uint8)
     for state in range(states):
         a, b, c = state & 1, state >> 1 & 1, state >> 2
@@ -25,7 +25,7 @@ NEXT_STATE = {states: _next_states(states) for states in (4, 8)}
 
 
 def steps_of(integers_RC: np.ndarray, states: int) -> np.ndarray:
-    """What coded integers k stand for, in steps, int16 (R, C): 2k on the one grid, 2k − sign(k) on the other; plain: k."""
+    """The values of coded integers k in steps, int16 (R, C): 2k on one grid, 2k − sign(k) on the other; plain grids: k."""
     return _walk(integers_RC, NEXT_STATE[states]) if states else integers_RC.astype(np.int16)
 
 

@@ -25,11 +25,11 @@ CONFIG = {"width": 4, "rope_base": 1e4, "smear_gate": True}
 INTEGERS = np.array([[1, -2, 3, 0], [0, 0, -3, 1], [2, 2, 1, -1]], np.int8)
 SCALES = np.array([0.5, 0.25, 2.0], np.float16)
 PLAIN = QuantisedMatrix(INTEGERS, SCALES, 3)
-REPAIR = (
+CORRECTION = (
     QuantisedMatrix(np.array([[1, 0, -1]], np.int8), np.array([0.5], np.float16), 2),
     QuantisedMatrix(np.array([[3, -1, 2, 0]], np.int8), np.array([0.25], np.float16), 4),
 )
-FULL = dataclasses.replace(PLAIN, states=8, rotation=2, repair=REPAIR)
+FULL = dataclasses.replace(PLAIN, states=8, rotation=2, correction=CORRECTION)
 SMALL = {"gain": np.array(1.5, np.float16), "a.mix": np.array([[1.0, -0.25]], np.float16)}
 DATA = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, SMALL)
 FIXED = struct.Struct("<8sHII4s")
@@ -62,9 +62,9 @@ def assert_same(found: QuantisedMatrix, given: QuantisedMatrix) -> None:
     for name in ("integers", "scales"):
         ours, theirs = getattr(found, name), getattr(given, name)
         assert (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
-    assert (found.bits, found.states, found.rotation) == (given.bits, given.states, given.rotation)
-    assert (found.repair is None) == (given.repair is None)
-    for ours, theirs in zip(found.repair or (), given.repair or (), strict=True):
+    assert (found.integer_bits, found.states, found.rotation) == (given.integer_bits, given.states, given.rotation)
+    assert (found.correction is None) == (given.correction is None)
+    for ours, theirs in zip(found.correction or (), given.correction or (), strict=True):
         assert_same(ours, theirs)
 
 
@@ -74,7 +74,7 @@ def test_layout():
     assert (magic, version, length, header_digest) == (b"FAIRWAY\0", 2, len(header), digest(stored, 4))
     assert DATA[-16:] == digest(DATA[:-16], 16)
     parts = [encode_floats(SMALL["a.mix"])]
-    for matrix in (FULL, *REPAIR, PLAIN):
+    for matrix in (FULL, *CORRECTION, PLAIN):
         integers = encode_matrix(matrix.integers, 8) if matrix is FULL else encode_matrix(matrix.integers)
         parts += [integers, encode_floats(matrix.scales)]
     parts.append(encode_floats(SMALL["gain"]))
@@ -148,9 +148,9 @@ def matrices(draw) -> QuantisedMatrix:
 
     R, C = draw(st.integers(1, 8)), draw(st.sampled_from([1, 3, 4, 8]))
     rank = draw(st.integers(0, 2))
-    repair = (plain(rank, R), plain(rank, C)) if rank else None
+    correction = (plain(rank, R), plain(rank, C)) if rank else None
     rotation = draw(st.sampled_from([block for block in (0, 1, 2, 4, 8) if not block or C % block == 0]))
-    return dataclasses.replace(plain(R, C), states=draw(st.sampled_from([0, 4, 8])), rotation=rotation, repair=repair)
+    return dataclasses.replace(plain(R, C), states=draw(st.sampled_from([0, 4, 8])), rotation=rotation, correction=correction)
 
 
 @settings(max_examples=60, deadline=None)
@@ -266,8 +266,8 @@ def test_the_forger_can_write_a_good_file():
             )
         ),
         *(
-            header(1, 1, {"bits": 6, "repair": repair}, lengths=[1] * 6)
-            for repair in (3, [1, 2], [0, 2, 2], [-1, 2, 2], [1, 2, 9], [1.0, 2, 2], [1 << 40, 2, 2], [1, 2, 2, 2], None)
+            header(1, 1, {"bits": 6, "repair": correction}, lengths=[1] * 6)
+            for correction in (3, [1, 2], [0, 2, 2], [-1, 2, 2], [1, 2, 9], [1.0, 2, 2], [1 << 40, 2, 2], [1, 2, 2, 2], None)
         ),
     ],
 )

@@ -88,16 +88,16 @@ def test_rows_of_zeros_have_no_say():
 
 
 class Curve:
-    """Bytes of a file: a fixed part and `bits` bits a weight at coarseness 0, one less for each doubling of the steps; at most
-    8, and hardly any where the steps are wider than the weights. `jitter`: the coder's whims, as a share."""
+    """Bytes of a file: a fixed part, and per weight `bits` bits at a step scale of 1, one less for each doubling of the steps;
+    at most 8, and hardly any where the steps are wider than the weights. `jitter`: irregularity of the coder, as a share."""
 
     def __init__(self, fixed: int, weights: int, bits: float, jitter: float = 0.0):
         self.fixed, self.weights, self.bits, self.jitter, self.calls = fixed, weights, bits, jitter, 0
 
-    def __call__(self, coarseness: float) -> int:
+    def __call__(self, log2_step_scale: float) -> int:
         self.calls += 1
-        rate = min(math.log2(1 + 2 ** (self.bits - coarseness)), 8.0)
-        return self.fixed + int(self.weights * rate / 8 * (1 + self.jitter * math.sin(1e4 * coarseness)))
+        rate = min(math.log2(1 + 2 ** (self.bits - log2_step_scale)), 8.0)
+        return self.fixed + int(self.weights * rate / 8 * (1 + self.jitter * math.sin(1e4 * log2_step_scale)))
 
 
 curves = st.builds(Curve, st.integers(0, 200_000), st.integers(10**5, 10**8), st.floats(0.5, 7.5), st.sampled_from([0.0, 2e-4]))
@@ -142,7 +142,7 @@ def test_an_impossible_budget_names_the_smallest_size():
 def test_a_jump_over_the_budget_ends_below_it():
     """Decoder are rounded to few bits: a size may be out of reach."""
 
-    def size_at(coarseness: float) -> int:
-        return 120_000 if coarseness < 0.7 else 80_000
+    def size_at(log2_step_scale: float) -> int:
+        return 120_000 if log2_step_scale < 0.7 else 80_000
 
     assert size_at(fill(size_at, 100_000, 10**6)) == 80_000

@@ -21,23 +21,25 @@ INTEGERS, SCALES = np.array([[1, -2, 3], [-4, 5, -6]], np.int8), np.array([0.5, 
 EXAMPLE = (
     {
         "a.weight": QuantisedMatrix(INTEGERS, SCALES, 6),
-        "b.weight": QuantisedMatrix(INTEGERS, SCALES, 8, states=4, rotation=16, repair=FACTORS),
+        "b.weight": QuantisedMatrix(INTEGERS, SCALES, 8, states=4, rotation=16, correction=FACTORS),
     },
     {"gain": np.array([1.0, -1.0], np.float16), "one": np.array(1.0, np.float16)},
 )
 
 
 def same(one: QuantisedMatrix, other: QuantisedMatrix) -> bool:
-    """Every field to the bit; an empty or missing repair has no factors."""
+    """Every field to the bit; an empty or missing correction has no factors."""
     parts = all(
         getattr(one, name).tobytes() == getattr(other, name).tobytes()
         and getattr(one, name).shape == getattr(other, name).shape
         and getattr(one, name).dtype == getattr(other, name).dtype
         for name in ("integers", "scales")
     )
-    settings = all(getattr(one, name) == getattr(other, name) for name in ("bits", "states", "rotation"))
-    factors = zip(one.repair or (), other.repair or (), strict=True)
-    return parts and settings and (one.repair is None) == (other.repair is None) and all(same(*pair) for pair in factors)
+    settings = all(getattr(one, name) == getattr(other, name) for name in ("integer_bits", "states", "rotation"))
+    factors = zip(one.correction or (), other.correction or (), strict=True)
+    return (
+        parts and settings and (one.correction is None) == (other.correction is None) and all(same(*pair) for pair in factors)
+    )
 
 
 def test_layout_byte_by_byte(tiny, tmp_path):
@@ -90,8 +92,8 @@ def test_round_trip(tiny, tmp_path_factory, shapes, small_names, seed, rank):
     generator = np.random.default_rng(seed)
     matrices = {}
     for name, (shape, bits, states, rotation) in shapes.items():
-        repair = tuple(random_matrix((rank, side), 4, generator) for side in shape) if rank else None
-        integers = random_matrix(shape, bits, generator, states=states, rotation=rotation, repair=repair)
+        correction = tuple(random_matrix((rank, side), 4, generator) for side in shape) if rank else None
+        integers = random_matrix(shape, bits, generator, states=states, rotation=rotation, correction=correction)
         matrices[name] = dataclasses.replace(integers, integers=np.asfortranarray(integers.integers))
     small = {
         name: generator.random(generator.integers(1, 4, index % 3)).astype(np.float16) for index, name in enumerate(small_names)
@@ -167,7 +169,7 @@ def quantised(tiny, shaken, quant_params):
     architecture, params = dataclasses.replace(tiny, width=72, rope_dims=6), quant_params(method="rtn")
     state = {name: tensor.detach() for name, tensor in shaken(architecture).state_dict().items()}
     matrices = quantiser.quantise(quantiser.prepare(state, {}, params, architecture.layers), params)
-    return architecture, matrices, quantiser.small_tensors(state, 10)
+    return architecture, matrices, quantiser.fp16_tensors(state, 10)
 
 
 def test_a_whole_network_is_read(tmp_path, quantised):
@@ -204,7 +206,7 @@ def test_a_matrix_that_cannot_be_is_refused(tmp_path, quantised, changes, proble
     assert str(error.value) == f"{path}: tensor '{name}' {problem}; run `dvc repro` to write it again"
 
 
-def test_small_tensors_that_are_not_finite_are_refused(tmp_path, quantised):
+def test_fp16_tensors_that_are_not_finite_are_refused(tmp_path, quantised):
     architecture, matrices, small = quantised
     name, path = min(small), tmp_path / "a"
     for values in (small[name] * np.nan, small[name].astype(np.float32)):

@@ -40,7 +40,7 @@ def output_error(weight: np.ndarray, integers: np.ndarray, scales: np.ndarray, h
 
 def by_hand(weight: np.ndarray, hessian: torch.Tensor, choose, ordered: bool = True) -> np.ndarray:
     """Equations 2 and 3 of the paper. `choose` tells what a column (R,) becomes, (integers, values), given what a squared
-    error of it costs while the columns after it are free to make good."""
+    error of it costs while the columns after it are able to compensate."""
     hessian = hessian.numpy()
     inverse = np.linalg.inv(hessian + DAMPING * np.trace(hessian) / len(hessian) * np.eye(len(hessian)))
     weight, integers = weight.copy(), np.zeros(weight.shape, np.int8)

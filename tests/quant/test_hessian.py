@@ -81,7 +81,7 @@ def explicit(model, seed: int = 0) -> dict[str, Curvature]:
 def assert_close(found: dict[str, Curvature], expected: dict[str, Curvature], rtol: float) -> None:
     assert found.keys() == expected.keys()
     for name, curvature in expected.items():
-        for part, other in ((curvature.columns_CC, found[name].columns_CC), (curvature.rows_R, found[name].rows_R)):
+        for part, other in ((curvature.hessian_CC, found[name].hessian_CC), (curvature.fisher_R, found[name].fisher_R)):
             assert other.dtype == torch.float64
             torch.testing.assert_close(other, part, rtol=rtol, atol=rtol * part.abs().max().item(), msg=name)
 
@@ -95,13 +95,13 @@ def test_every_matrix_of_layers_and_tables_in_the_order_of_the_network(model):
     assert list(found) == [name for name, _ in model.named_parameters() if name.endswith(".weight")]
     for name, curvature in found.items():
         R, C = model.get_parameter(name).shape
-        assert curvature.columns_CC.shape == (C, C) and curvature.rows_R.shape == (R,)
+        assert curvature.hessian_CC.shape == (C, C) and curvature.fisher_R.shape == (R,)
 
 
 def test_rows_of_the_head_are_the_variance_of_the_labels_through_the_cap(tiny, shaken):
     model = shaken(tiny)
     tokens_BT = batches()[0]
-    rows = torch.stack([collect(model, [tokens_BT], seed=seed)["stream.embedding.weight"].rows_R for seed in range(100)])
+    rows = torch.stack([collect(model, [tokens_BT], seed=seed)["stream.embedding.weight"].fisher_R for seed in range(100)])
     capped = model(tokens_BT).detach().flatten(0, 1).double()
     probabilities, slope = capped.softmax(-1), 1 - (capped / tiny.logit_softcap) ** 2
     expected = (probabilities * (1 - probabilities) * slope**2).mean(0)
@@ -138,8 +138,8 @@ def test_the_estimate_foresees_the_divergence_that_an_error_causes(tiny, shaken,
             after = [F.log_softmax(model(tokens_BT).double(), -1) for tokens_BT in text]
             pairs = zip(before, after, strict=True)
             measured += sum((p.exp() * (p - q)).sum(-1).mean().item() for p, q in pairs) / len(text)
-            cost_R = ((error.double() @ curvature.columns_CC) * error).sum(1)
-            estimated += 0.5 * (curvature.rows_R @ cost_R).item()
+            cost_R = ((error.double() @ curvature.hessian_CC) * error).sum(1)
+            estimated += 0.5 * (curvature.fisher_R @ cost_R).item()
     assert 0.5 < estimated / measured < 2
 
 
@@ -166,8 +166,8 @@ def test_weights_that_no_token_reached_cost_nothing(tiny, shaken):
     found = collect(model, batches())
     for name in ("up", "down"):
         curvature = found[f"blocks.2.feed_forward.{name}.weight"]
-        assert not curvature.columns_CC.any() and not curvature.rows_R.any()
-    assert found["blocks.2.attention.query.weight"].rows_R.all()
+        assert not curvature.hessian_CC.any() and not curvature.fisher_R.any()
+    assert found["blocks.2.attention.query.weight"].fisher_R.all()
 
 
 def test_the_model_is_left_as_it_was_even_after_an_error(model):

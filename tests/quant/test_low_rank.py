@@ -1,4 +1,4 @@
-"""The repair against singular values, random competitors and the grid it is stored on."""
+"""The low-rank correction against singular values, random competitors and the grid it is stored on."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_norms_are_split_evenly_and_fall():
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_quantised_factors_are_on_the_grid_and_repair_most(bits):
+def test_quantised_factors_are_on_the_grid_and_correct_most(bits):
     error, hessian = problem(48, 64, seed=7)
     left, right = factors(error, hessian, 4)
     pairs = quantise_factors(left, right, bits)

@@ -39,16 +39,16 @@ def by_formula(matrix: QuantisedMatrix) -> np.ndarray:
         while len(hadamard) < matrix.rotation:
             hadamard = np.kron(hadamard, [[1, 1], [1, -1]])
         weight = weight @ np.kron(np.eye(weight.shape[1] // len(hadamard)), hadamard / np.sqrt(len(hadamard)))
-    if matrix.repair:
-        left, right = (by_formula(factor) for factor in matrix.repair)
+    if matrix.correction:
+        left, right = (by_formula(factor) for factor in matrix.correction)
         weight = weight + left.T @ right
     return weight
 
 
 @given(st.integers(2, 8), st.sampled_from([0, 4, 8]), st.sampled_from([0, 1, 4, 8]), st.integers(0, 3), st.integers(0, 99))
 def test_weights_follow_the_formula(bits, states, rotation, rank, seed):
-    repair = (random_matrix(rank, 7, 4, seed + 1), random_matrix(rank, 24, 4, seed + 2)) if rank else None
-    matrix = random_matrix(7, 24, bits, seed, states=states, rotation=rotation, repair=repair)
+    correction = (random_matrix(rank, 7, 4, seed + 1), random_matrix(rank, 24, 4, seed + 2)) if rank else None
+    matrix = random_matrix(7, 24, bits, seed, states=states, rotation=rotation, correction=correction)
     weight = matrix.weights()
     assert weight.dtype == np.float32 and weight.shape == (7, 24)
     expected = by_formula(matrix)
@@ -67,26 +67,28 @@ def test_extreme_steps_stay_exact():
 
 
 def test_weights_are_fresh_every_time_and_leave_what_is_stored():
-    repair = (random_matrix(2, 6, 2, 1), random_matrix(2, 16, 2, 2))
-    matrix = random_matrix(6, 16, 5, seed=0, states=8, rotation=16, repair=repair)
-    stored = [part.copy() for part in (matrix.integers, matrix.scales, repair[0].integers, repair[1].integers)]
+    correction = (random_matrix(2, 6, 2, 1), random_matrix(2, 16, 2, 2))
+    matrix = random_matrix(6, 16, 5, seed=0, states=8, rotation=16, correction=correction)
+    stored = [part.copy() for part in (matrix.integers, matrix.scales, correction[0].integers, correction[1].integers)]
     first = matrix.weights()
     expected = first.copy()
     first[:] = 0
     np.testing.assert_array_equal(matrix.weights(), expected)
-    for part, before in zip((matrix.integers, matrix.scales, repair[0].integers, repair[1].integers), stored, strict=True):
+    for part, before in zip(
+        (matrix.integers, matrix.scales, correction[0].integers, correction[1].integers), stored, strict=True
+    ):
         np.testing.assert_array_equal(part, before)
 
 
 def test_memory_layout_does_not_change_a_bit():
-    repair = (random_matrix(2, 6, 4, 1), random_matrix(2, 16, 4, 2))
-    matrix = random_matrix(6, 16, 5, seed=0, states=4, rotation=8, repair=repair)
-    transposed = QuantisedMatrix(np.asfortranarray(matrix.integers), matrix.scales, 5, 4, 8, repair)
+    correction = (random_matrix(2, 6, 4, 1), random_matrix(2, 16, 4, 2))
+    matrix = random_matrix(6, 16, 5, seed=0, states=4, rotation=8, correction=correction)
+    transposed = QuantisedMatrix(np.asfortranarray(matrix.integers), matrix.scales, 5, 4, 8, correction)
     assert transposed.weights().tobytes() == matrix.weights().tobytes()
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_repair_as_it_is_made_brings_the_weights_closer(bits):
+def test_a_correction_as_it_is_made_brings_the_weights_closer(bits):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, 64, generator=generator, dtype=torch.float64)
     scales = to_half(steps(weight, "maximum", 3, 0.0), 10)
@@ -94,9 +96,9 @@ def test_repair_as_it_is_made_brings_the_weights_closer(bits):
     plain = QuantisedMatrix(integers.numpy(), scales.numpy(), 3)
     error = weight - torch.from_numpy(plain.weights())
     pairs = quantise_factors(*factors(error, None, 8), bits)
-    repair = tuple(QuantisedMatrix(*(part.numpy() for part in pair), bits) for pair in pairs)
-    repaired = QuantisedMatrix(integers.numpy(), scales.numpy(), 3, repair=repair)
-    remaining = weight - torch.from_numpy(repaired.weights())
+    correction = tuple(QuantisedMatrix(*(part.numpy() for part in pair), bits) for pair in pairs)
+    corrected = QuantisedMatrix(integers.numpy(), scales.numpy(), 3, correction=correction)
+    remaining = weight - torch.from_numpy(corrected.weights())
     best = torch.linalg.svdvals(error)[8:].square().sum()
     gained = (error.square().sum() - remaining.square().sum()) / (error.square().sum() - best)
     assert gained > {2: 0.5, 4: 0.95}[bits]

@@ -101,7 +101,7 @@ def test_the_same_bytes_twice_and_a_network_that_still_works(network, changes, m
     assert {row["role"] for row in rows} == {"attention", "feed_forward", "embedding"}
     assert {row["method"] for row in rows} == {method}
     assert metrics["gptq_matrices"] + metrics["rtn_matrices"] == len(rows)
-    assert 3.5 < metrics["bits_per_weight"] < 6 and metrics["coarseness"] == 0
+    assert 3.5 < metrics["entropy_bits_per_weight"] < 6 and metrics["log2_step_scale"] == 0
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_target_is_filled_and_is_what_compress_writes(network, monkeypatch, ca
     compress.main()
     assert tried[-1].startswith(f"quant: {PYZ.stat().st_size:,} bytes")
     assert 0.999 * target <= PYZ.stat().st_size <= target
-    assert report("quant", "metrics.json")["coarseness"] > 0
+    assert report("quant", "metrics.json")["log2_step_scale"] > 0
     assert report("compress", "metrics.json")["headroom_bytes"] == target - PYZ.stat().st_size
 
 

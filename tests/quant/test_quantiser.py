@@ -13,7 +13,7 @@ from fairway.quant import quantiser
 from fairway.quant.grids import entropy_bits
 from fairway.quant.hessian import Curvature
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.quantiser import describe, prepare, shortened, small_tensors, summarise
+from fairway.quant.quantiser import describe, fp16_tensors, prepare, shortened, summarise
 
 LAYERS = 3
 SHAPES = {
@@ -48,21 +48,21 @@ def curvature(name: str) -> Curvature:
 CURVATURES = {name: curvature(name) for name in MATRICES}
 
 
-def quantised(params, curvatures: dict[str, Curvature] = CURVATURES, coarseness: float = 0.0) -> dict[str, QuantisedMatrix]:
-    return quantiser.quantise(prepare(STATE, curvatures, params, LAYERS), params, coarseness)
+def quantised(params, curvatures: dict[str, Curvature] = CURVATURES, **options) -> dict[str, QuantisedMatrix]:
+    return quantiser.quantise(prepare(STATE, curvatures, params, LAYERS), params, **options)
 
 
-def flat(matrix: QuantisedMatrix) -> dict:
-    repair = [part.tobytes() for factor in matrix.repair or () for part in (factor.integers, factor.scales)]
-    stored = {"integers": matrix.integers.tobytes(), "scales": matrix.scales.tobytes(), "repair": repair}
-    return stored | {name: getattr(matrix, name) for name in ("bits", "states", "rotation")}
+def fields_of(matrix: QuantisedMatrix) -> dict:
+    correction = [part.tobytes() for factor in matrix.correction or () for part in (factor.integers, factor.scales)]
+    stored = {"integers": matrix.integers.tobytes(), "scales": matrix.scales.tobytes(), "correction": correction}
+    return stored | {name: getattr(matrix, name) for name in ("integer_bits", "states", "rotation")}
 
 
 def differences(one: dict[str, QuantisedMatrix], other: dict[str, QuantisedMatrix]) -> dict[str, set[str]]:
     """What differs: part of a matrix → the matrices where it does."""
     found = {}
     for name in one:
-        ours, theirs = flat(one[name]), flat(other[name])
+        ours, theirs = fields_of(one[name]), fields_of(other[name])
         for part in ours:
             if ours[part] != theirs[part]:
                 found.setdefault(part, set()).add(name)
@@ -76,7 +76,7 @@ ALL = set(MATRICES)
     ("base", "changes", "expected"),
     [
         ({}, {"method": "rtn"}, {"integers": ALL}),
-        ({}, {"bits": 5}, {"integers": ALL, "scales": ALL, "bits": ALL}),
+        ({}, {"bits": 5}, {"integers": ALL, "scales": ALL, "integer_bits": ALL}),
         ({}, {"clip_rule": "maximum"}, {"integers": ALL, "scales": ALL}),
         ({"clip_rule": "percentile_row"}, {"clip_rule": "percentile_matrix"}, {"integers": ALL, "scales": ALL}),
         ({}, {"clip": 9.0}, {"integers": set(REST), "scales": set(REST)}),
@@ -85,16 +85,16 @@ ALL = set(MATRICES)
         ({"clip": 0.5, "embedding_clip": 0.5}, {"scale_floor": True}, {"integers": ALL, "scales": ALL}),
         ({"clip": 30.0, "embedding_clip": 30.0}, {"scale_floor": True}, {}),
         ({}, {"scale_mantissa_bits": 2}, {"integers": ALL, "scales": ALL}),
-        ({}, {"allocation": "sensitivity"}, {"integers": ALL, "scales": ALL, "bits": ALL}),
+        ({}, {"allocation": "sensitivity"}, {"integers": ALL, "scales": ALL, "integer_bits": ALL}),
         ({}, {"trellis": 4}, {"integers": ALL, "scales": ALL, "states": ALL}),
         ({"trellis": 4}, {"trellis": 8}, {"integers": ALL, "states": ALL}),
         ({}, {"rate_weight": 0.5}, {"integers": ALL}),
         ({}, {"rotation": "hadamard"}, {"integers": ALL, "rotation": ALL}),
         ({}, {"prune_fraction": 0.2}, {"integers": ALL, "scales": ALL}),
         ({}, {"prune_ones": 0.2}, {"integers": ALL}),
-        ({"repair_matrices": 7}, {"repair_matrices": 0}, {"repair": ALL}),
-        ({"repair_matrices": 7}, {"repair_rank": 2}, {"repair": ALL}),
-        ({"repair_matrices": 7}, {"repair_bits": 3}, {"repair": ALL}),
+        ({"repair_matrices": 7}, {"repair_matrices": 0}, {"correction": ALL}),
+        ({"repair_matrices": 7}, {"repair_rank": 2}, {"correction": ALL}),
+        ({"repair_matrices": 7}, {"repair_bits": 3}, {"correction": ALL}),
         ({}, {"repair_rank": 2, "repair_bits": 3}, {}),
         ({}, {"damping": 0.3}, {"integers": ALL}),
         ({}, {"column_order": "natural"}, {"integers": ALL}),
@@ -121,7 +121,7 @@ def test_each_param_changes_what_it_names_and_nothing_else(quant_params, base, c
 def test_extra_bits_make_exactly_their_matrices_finer(quant_params, allocation, changes, names):
     base = quant_params(allocation=allocation)
     before, after = quantised(base), quantised(dataclasses.replace(base, **changes))
-    parts = ("integers", "scales", "bits") if allocation == "uniform" else ("integers", "scales")
+    parts = ("integers", "scales", "integer_bits") if allocation == "uniform" else ("integers", "scales")
     assert differences(before, after) == {part: set(names) for part in parts if names}
     for name in names:
         finer = before[name].scales.astype(float) / after[name].scales
@@ -154,9 +154,9 @@ def test_one_step_for_a_matrix_and_steps_of_few_bits(quant_params):
 
 
 @pytest.mark.parametrize("trellis", [0, 8])
-def test_coarseness_scales_every_step(quant_params, trellis):
+def test_log2_step_scale_scales_every_step(quant_params, trellis):
     params = quant_params(trellis=trellis)
-    plain, coarse = quantised(params), quantised(params, coarseness=2.0)
+    plain, coarse = quantised(params), quantised(params, log2_step_scale=2.0)
     for name in MATRICES:
         np.testing.assert_array_equal(coarse[name].scales, 4 * plain[name].scales)
         assert entropy_bits(torch.from_numpy(coarse[name].integers)) < entropy_bits(torch.from_numpy(plain[name].integers)) - 1
@@ -166,9 +166,9 @@ def test_coarseness_scales_every_step(quant_params, trellis):
 @pytest.mark.parametrize("changes", [{"allocation": "sensitivity"}, {"target_bytes": 10**6}])
 def test_free_steps_never_clip_a_weight(quant_params, changes, mantissa_bits):
     params = quant_params(method="rtn", scale_mantissa_bits=mantissa_bits, **changes)
-    matrices = quantised(params, coarseness=-9.0)
+    matrices = quantised(params, log2_step_scale=-9.0)
     for name, matrix in matrices.items():
-        assert matrix.bits == 8 and 127 / 4 < np.abs(matrix.integers).max() <= 127
+        assert matrix.integer_bits == 8 and 127 / 4 < np.abs(matrix.integers).max() <= 127
         error = np.abs(STATE[name].numpy() - matrix.weights())
         assert (error <= 0.5001 * matrix.scales.astype(float)[:, None]).all()
 
@@ -176,7 +176,7 @@ def test_free_steps_never_clip_a_weight(quant_params, changes, mantissa_bits):
 def test_sensitive_rows_get_finer_steps_and_bits_keep_their_meaning(quant_params):
     matrices, uniform = quantised(quant_params(allocation="sensitivity")), quantised(quant_params())
     for name, matrix in matrices.items():
-        costs = CURVATURES[name].rows_R.numpy() * matrix.scales.astype(float) ** 2
+        costs = CURVATURES[name].fisher_R.numpy() * matrix.scales.astype(float) ** 2
         np.testing.assert_allclose(costs, costs[0], rtol=2e-3)
     finer = sum(
         np.log2(matrices[name].scales / uniform[name].scales.astype(float)).sum() * SHAPES[name][1] for name in MATRICES
@@ -187,7 +187,7 @@ def test_sensitive_rows_get_finer_steps_and_bits_keep_their_meaning(quant_params
 def test_the_ones_that_go_are_those_whose_change_costs_least(quant_params):
     before, after = quantised(quant_params(bits=3)), quantised(quant_params(bits=3, prune_ones=0.3))
     for name in MATRICES:
-        columns, rows = CURVATURES[name].columns_CC.diagonal().numpy(), CURVATURES[name].rows_R.numpy()
+        columns, rows = CURVATURES[name].hessian_CC.diagonal().numpy(), CURVATURES[name].fisher_R.numpy()
         cost = np.outer(rows * before[name].scales.astype(float) ** 2, columns)
         candidates = np.flatnonzero(np.abs(before[name].integers) == 1)
         gone = candidates[cost.flatten()[candidates].argsort()[: int(0.3 * len(candidates))]]
@@ -200,7 +200,7 @@ def test_calibration_that_saw_nothing_of_a_matrix_leaves_it_to_nearest(quant_par
     """No curvature, one of zeros, or outputs that nothing depends on: other matrices must not hear of it."""
     unseen, silent = "blocks.0.attention.query.weight", "blocks.1.attention.query.weight"
     curvatures = CURVATURES | {
-        silent: Curvature(CURVATURES[silent].columns_CC, torch.zeros(72, dtype=torch.float64)),
+        silent: Curvature(CURVATURES[silent].hessian_CC, torch.zeros(72, dtype=torch.float64)),
         unseen: Curvature(torch.zeros(64, 64, dtype=torch.float64), torch.zeros(72, dtype=torch.float64)),
     }
     del curvatures[MATRICES[0]]
@@ -229,14 +229,14 @@ def test_the_table_says_what_was_done(quant_params, changes):
     for row in table:
         name, matrix = row["name"], matrices[row["name"]]
         error = STATE[name].double().numpy() - matrix.weights()
-        columns, rows = CURVATURES[name].columns_CC.numpy(), CURVATURES[name].rows_R.numpy()
+        columns, rows = CURVATURES[name].hessian_CC.numpy(), CURVATURES[name].fisher_R.numpy()
         loss = 0.5 * sum(cost * delta @ columns @ delta for cost, delta in zip(rows, error, strict=True))
         assert row["estimated_loss"] == pytest.approx(loss, rel=1e-5)
         weight = STATE[name].double().numpy()
         assert row["relative_error"] == pytest.approx(np.linalg.norm(error) / np.linalg.norm(weight))
         spacing = np.exp(np.log(matrix.scales.astype(float)).mean()) * (2 if matrix.states else 1)
         assert row["step"] == pytest.approx(spacing / np.sqrt((weight**2).mean()))
-        assert (row["rows"], row["columns"], row["bits"]) == (*SHAPES[name], matrix.bits)
+        assert (row["rows"], row["columns"], row["bits"]) == (*SHAPES[name], matrix.integer_bits)
         assert (row["method"], row["damping"]) == (("rtn", 0.0) if changes.get("method") else ("gptq", 0.01))
         assert row["entropy"] == entropy_bits(torch.from_numpy(matrix.integers))
 
@@ -248,7 +248,7 @@ def test_summary_counts_weights_and_methods():
         for count, entropy, loss, method in rows
     ]
     assert summarise(table) == {
-        "bits_per_weight": (100 * 3 + 300 * 5 + 50 + 50) / 500,
+        "entropy_bits_per_weight": (100 * 3 + 300 * 5 + 50 + 50) / 500,
         "estimated_loss": 0.75,
         "quantised_weights": 1000,
         "gptq_matrices": 1,
@@ -257,16 +257,16 @@ def test_summary_counts_weights_and_methods():
     }
 
 
-def test_repair_goes_where_the_estimated_loss_is_largest(quant_params):
+def test_corrections_go_where_the_estimated_loss_is_largest(quant_params):
     plain, params = quant_params(bits=3), quant_params(bits=3, repair_matrices=2)
     prepared = prepare(STATE, CURVATURES, plain, LAYERS)
     before = describe(prepared, quantiser.quantise(prepared, plain), plain)
     losses = {row["name"]: row["estimated_loss"] for row in before}
     matrices = quantiser.quantise(prepared, params)
-    repaired = {name for name, matrix in matrices.items() if matrix.repair}
-    assert repaired == set(sorted(losses, key=losses.get)[-2:])
+    corrected = {name for name, matrix in matrices.items() if matrix.correction}
+    assert corrected == set(sorted(losses, key=losses.get)[-2:])
     after = {row["name"]: row["estimated_loss"] for row in describe(prepared, matrices, params)}
-    assert all((after[name] < losses[name]) == (name in repaired) for name in MATRICES)
+    assert all((after[name] < losses[name]) == (name in corrected) for name in MATRICES)
 
 
 def test_threads_do_not_change_a_byte(quant_params, monkeypatch):
@@ -280,11 +280,11 @@ def test_threads_do_not_change_a_byte(quant_params, monkeypatch):
     assert heard[:7] == MATRICES and sorted(heard[7:]) == sorted(MATRICES)
 
 
-def test_small_tensors_are_all_the_others_in_fp16():
-    small = small_tensors(STATE, 10)
+def test_fp16_tensors_are_all_the_others_in_fp16():
+    small = fp16_tensors(STATE, 10)
     assert list(small) == [name for name in SHAPES if name not in MATRICES]
     assert all(small[name].tobytes() == STATE[name].half().numpy().tobytes() for name in small)
-    coarse = small_tensors(STATE, 2)
+    coarse = fp16_tensors(STATE, 2)
     assert all(len(set((np.frexp(values)[0] * 16).flatten().tolist())) <= 16 for values in coarse.values())
 
 

@@ -232,8 +232,8 @@ def test_hessian(tiny, shaken, quant_params, capsys):
         for name, weight in model.state_dict().items()
         if weight.ndim == 2
     }
-    curvatures[broken].columns_CC.mul_(-1)
-    curvatures[dead].columns_CC[:9] = curvatures[dead].columns_CC[:, :9] = 0
+    curvatures[broken].hessian_CC.mul_(-1)
+    curvatures[dead].hessian_CC[:9] = curvatures[dead].hessian_CC[:, :9] = 0
     quant.quantise_and_write(model, curvatures, quant_params(), "lzma")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == f"{broken}: no Hessian, or none that damping makes positive definite; rounded to nearest"
