@@ -87,10 +87,10 @@ class Bench:
         prepared = quantiser.prepare(self.state, self.curvatures, params, self.model.architecture.layers)
         matrices = quantiser.quantise(prepared, params)
         seconds = time.monotonic() - start
-        small = quantiser.fp16_tensors(self.state, params.small_mantissa_bits)
-        size = len(container.write(dataclasses.asdict(self.model.architecture), matrices, small))
+        fp16 = quantiser.fp16_tensors(self.state, params.small_mantissa_bits)
+        size = len(container.write(dataclasses.asdict(self.model.architecture), matrices, fp16))
         loss = quantiser.summarise(quantiser.describe(prepared, matrices, params))["estimated_loss"]
-        increase = self.bpb(quantiser.dequantise_state(matrices, small)) - self.float_bpb
+        increase = self.bpb(quantiser.dequantise_state(matrices, fp16)) - self.float_bpb
         return size, increase, loss * self.tokens / np.log(2) / self.bytes, seconds
 
 

@@ -70,7 +70,7 @@ class Memory(NamedTuple):
     column_3C: np.ndarray  # TREND, WIDE, MISS: running mean, width, width of the regression's errors relative to their rows'
     row_6: np.ndarray  # the two weights to the left; width, weights in that mean; error widths of guess 4 and the regression
     state: np.ndarray  # uint8 (max(R, C),), of the trellis of each column
-    lower_DD: np.ndarray  # float32, [j] is column j of L in A = L D Lᵀ, see `_take_row`
+    lower_DD: np.ndarray  # float32, [j] is column j of L in A = L D Lᵀ, see `take_row`
     diagonal_D: np.ndarray  # D in A = L D Lᵀ
     line_3D: np.ndarray  # float32, of the current row: conditional means, their errors, values
     coder: np.ndarray  # of the arithmetic coder: LOW and HIGH of the interval, the decoder's CODE, bytes so far
@@ -108,7 +108,7 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
     R, C = matrix_RC.shape
     limit = tree.shape[0] // 2
     for r in range(R):
-        _start_row(guess, row, line)
+        start_row(guess, row, line)
         for c in range(C):
             # The trellis state of the column decides which grid this integer is on, and so what it stands for.
             at = r if across else c
@@ -129,13 +129,13 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
             value = (2 * k - grid * ((k > 0) - (k < 0))) * unit
             _learn(guess, column, row, r, c, value, layout.first > 0)
             if line.size:
-                _regress(column, row, line, lower, r, c, value)
+                regress(column, row, line, lower, r, c, value)
         if line.size:
-            _take_row(lower, diagonal, line)
+            take_row(lower, diagonal, line)
 
 
 @njit(nogil=True)
-def _start_row(guess, row, line):
+def start_row(guess, row, line):
     """Reset what is learned within a row: running statistics, the slope of guess 4, the regression's means."""
     for i in range(row.size):
         row[i] = ROW_START[i]
@@ -187,7 +187,7 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
             stretched[i] = STRETCH[counter[place[i] + node] >> 20]
             total += weight_KI[n, i] * stretched[i]
         p = np.int64(SQUASH[int(min(5632.0, max(0.0, total * 256.0 + 2816.5)))])
-        bit = _code_bit(rank >= tree[node, 2], p, data, encoding, coder)
+        bit = code_bit(rank >= tree[node, 2], p, data, encoding, coder)
         # Learn from the decision. A mixture weight takes a step of gradient descent on the code length, error · log-odds. A
         # counter moves its 22-bit probability towards the decision, by a share that falls with the decisions it has seen.
         error = np.float32(((bit << 16) - p) * (layout.rate / 65536))
@@ -202,7 +202,7 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
 
 
 @njit(nogil=True)
-def _code_bit(given, p, data, encoding, coder):
+def code_bit(given, p, data, encoding, coder):
     """Code one decision with a carryless binary arithmetic coder as in lpaq, with registers of 48 bits; returns it.
 
     A decision of 1, whose probability is p / 2^16, takes the lower part of the interval.
@@ -251,7 +251,7 @@ def _learn(guess, column, row, r, c, value, centred):
 
 
 @njit(nogil=True)
-def _regress(column, row, line, lower, r, c, value):
+def regress(column, row, line, lower, r, c, value):
     """Correct the conditional means of the weights to the right by this weight's error; track the widths of the errors."""
     error = np.float32(value - line[MEAN, c])
     line[RESIDUAL, c] = error
@@ -266,7 +266,7 @@ def _regress(column, row, line, lower, r, c, value):
 
 
 @njit(nogil=True)
-def _take_row(lower, diagonal, line):
+def take_row(lower, diagonal, line):
     """Add a row to the regression: A += row rowᵀ on the factors of A = L D Lᵀ, which is recursive least squares.
 
     The mean of a weight given those to its left is its row of L − 1 times their errors, and the errors are L⁻¹ row. The rank-1

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 def encode_matrix(integers: np.ndarray, states: int = 0) -> bytes:
     """The code of an int8 matrix (R, C) within ±127, R and C at least 1; `states` of its trellis, 0 for a plain grid."""
-    coded = [_encode(integers, states, plan) for plan in _plans(integers)]
+    coded = [encode_with(integers, states, plan) for plan in _plans(integers)]
     return coded[len(coded) > 1 and len(coded[1]) < (1 - LEAST_GAIN) * len(coded[0])]
 
 
@@ -57,7 +57,8 @@ def _plans(integers: np.ndarray) -> list[Plan]:
     return [Plan(limit, layout, width) for layout in range(len(LAYOUTS) if limit else 1)]
 
 
-def _encode(integers: np.ndarray, states: int, plan: Plan) -> bytes:
+def encode_with(integers: np.ndarray, states: int, plan: Plan) -> bytes:
+    """The code of an int8 matrix that starts from a given plan."""
     data = np.empty(integers.size + 8, np.uint8)
     end = _run(integers, states, plan, data, encoding=True)
     if end > data.size:  # more than 8 bits per weight: the starting point does not match the data

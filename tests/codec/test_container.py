@@ -1,4 +1,4 @@
-"""`model.fwy`: its bytes, round trips, and that no damage gets past the checksums."""
+"""`model.fwy`: its bytes, round trips, and checksums that detect all damage."""
 
 import contextlib
 import dataclasses
@@ -30,8 +30,8 @@ CORRECTION = (
     QuantisedMatrix(np.array([[3, -1, 2, 0]], np.int8), np.array([0.25], np.float16), 4),
 )
 FULL = dataclasses.replace(PLAIN, states=8, rotation=2, correction=CORRECTION)
-SMALL = {"gain": np.array(1.5, np.float16), "a.mix": np.array([[1.0, -0.25]], np.float16)}
-DATA = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, SMALL)
+FP16 = {"gain": np.array(1.5, np.float16), "a.mix": np.array([[1.0, -0.25]], np.float16)}
+DATA = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, FP16)
 FIXED = struct.Struct("<8sHII4s")
 
 
@@ -45,7 +45,7 @@ def deflated(content: bytes) -> bytes:
 
 
 def forged(header: dict | bytes, *records: bytes, length: int | None = None) -> bytes:
-    """A file with right checksums around any header and any records."""
+    """A file with valid checksums around any header and any records."""
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
     stored = deflated(header)
     length = len(header) if length is None else length
@@ -73,11 +73,11 @@ def test_layout():
     stored, header = DATA[FIXED.size : FIXED.size + stored_length], header_of(DATA)
     assert (magic, version, length, header_digest) == (b"FAIRWAY\0", 2, len(header), digest(stored, 4))
     assert DATA[-16:] == digest(DATA[:-16], 16)
-    parts = [encode_floats(SMALL["a.mix"])]
+    parts = [encode_floats(FP16["a.mix"])]
     for matrix in (FULL, *CORRECTION, PLAIN):
         integers = encode_matrix(matrix.integers, 8) if matrix is FULL else encode_matrix(matrix.integers)
         parts += [integers, encode_floats(matrix.scales)]
-    parts.append(encode_floats(SMALL["gain"]))
+    parts.append(encode_floats(FP16["gain"]))
     lengths = ",".join(str(len(part)) for part in parts)
     assert header.decode() == (
         '{"config":{"rope_base":10000.0,"smear_gate":true,"width":4},"lengths":[' + lengths + '],"tensors":'
@@ -102,7 +102,7 @@ def test_layout_of_the_general_coders(coder):
 
 @pytest.mark.parametrize("coder", CODERS)
 def test_read_gives_the_weights(coder):
-    data = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, SMALL, coder)
+    data = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, FP16, coder)
     config, tensors = read(data)
     assert config == CONFIG
     assert list(tensors) == ["a.mix", "block.down.weight", "block.up.weight", "gain"]
@@ -115,21 +115,21 @@ def test_read_gives_the_weights(coder):
 
 
 def test_order_of_the_arguments_does_not_matter():
-    backwards = dict(reversed(SMALL.items()))
+    backwards = dict(reversed(FP16.items()))
     matrices = {"block.down.weight": FULL, "block.up.weight": PLAIN}
     assert write(dict(reversed(CONFIG.items())), matrices, backwards) == DATA
 
 
 @pytest.mark.parametrize("coder", CODERS)
 def test_record_sizes_and_frame_make_up_the_file(coder):
-    data = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, SMALL, coder)
+    data = write(CONFIG, {"block.up.weight": PLAIN, "block.down.weight": FULL}, FP16, coder)
     sizes = record_sizes(data)
     assert list(sizes) == ["a.mix", "block.down.weight", "block.up.weight", "gain"]
     assert sum(sizes.values()) + FIXED.size + FIXED.unpack_from(data)[2] + 16 == len(data)
 
 
 def test_a_general_record_is_shared_by_raw_bytes():
-    sizes = record_sizes(write({}, {"w": QuantisedMatrix(np.ones((4, 96), np.int8), SCALES[[0, 0, 0, 0]], 2)}, SMALL, "zstd"))
+    sizes = record_sizes(write({}, {"w": QuantisedMatrix(np.ones((4, 96), np.int8), SCALES[[0, 0, 0, 0]], 2)}, FP16, "zstd"))
     assert sizes["w"] == pytest.approx(sum(sizes.values()) * (384 + 8) / (384 + 8 + 4 + 2), abs=1)
 
 
@@ -155,14 +155,14 @@ def matrices(draw) -> QuantisedMatrix:
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(dotted, matrices(), max_size=3), st.dictionaries(dotted, floats, max_size=3), st.sampled_from(CODERS))
-def test_any_tensors_come_back(quantised, small, coder):
-    small = {name: values for name, values in small.items() if name not in quantised}
-    config, quantised_back, small_back = read_integers(write(CONFIG, quantised, small, coder))
-    assert (config, quantised_back.keys(), small_back.keys()) == (CONFIG, quantised.keys(), small.keys())
+def test_any_tensors_come_back(quantised, fp16, coder):
+    fp16 = {name: values for name, values in fp16.items() if name not in quantised}
+    config, quantised_back, fp16_back = read_integers(write(CONFIG, quantised, fp16, coder))
+    assert (config, quantised_back.keys(), fp16_back.keys()) == (CONFIG, quantised.keys(), fp16.keys())
     for name, matrix in quantised_back.items():
         assert_same(matrix, quantised[name])
-    for name, values in small_back.items():
-        assert (values.shape, values.tobytes()) == (small[name].shape, small[name].tobytes())
+    for name, values in fp16_back.items():
+        assert (values.shape, values.tobytes()) == (fp16[name].shape, fp16[name].tobytes())
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
@@ -176,7 +176,7 @@ def test_every_flipped_byte_is_refused(mask):
 
 @pytest.mark.parametrize("coder", CODERS)
 def test_every_truncation_and_extension_is_refused(coder):
-    data = write(CONFIG, {"block.up.weight": PLAIN}, SMALL, coder)
+    data = write(CONFIG, {"block.up.weight": PLAIN}, FP16, coder)
     for length in range(len(data)):
         with pytest.raises(ContainerError):
             read(data[:length])
@@ -301,7 +301,7 @@ def test_a_header_that_swells_is_refused_without_unpacking_it():
     st.sampled_from([4, 8, 1000]),
 )
 def test_forged_records_give_some_matrix_or_one_error(coder, parts, form, rows, columns):
-    """And take no more memory than the tensors that the header declares and the coder's own tables."""
+    """They also take no more memory than the declared tensors and the tables of the coder."""
     lengths = [len(part) for part in parts] if coder == "range" else [sum(map(len, parts))]
     content = header(rows, columns, {"bits": 6} | form, lengths=lengths) | ({} if coder == "range" else {"coder": coder})
     data = forged(content, b"".join(parts))

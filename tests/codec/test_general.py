@@ -1,4 +1,4 @@
-"""The general compressors: round trips, and that no stream is unpacked beyond the size it was declared with."""
+"""The general compressors: round trips, and no stream is decompressed beyond its declared size."""
 
 import contextlib
 import lzma
@@ -17,7 +17,7 @@ BOMB = bytes(20_000_000)
 
 
 def peak_of(function, *arguments) -> int:
-    """Bytes allocated at most while a function raises ValueError."""
+    """Peak of allocated bytes while a function raises ValueError."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError):
@@ -46,7 +46,7 @@ def test_another_size_is_refused(coder):
 @settings(max_examples=60, deadline=None)
 @given(kept=st.integers(0, 60), more=st.binary(max_size=40))
 def test_any_other_bytes_are_refused_or_give_the_declared_size(coder, kept, more):
-    """Brotli has no checksum of its own; the container's are above it."""
+    """Brotli has no checksum; the container adds one."""
     data = b"a text that is not random, not random, not random at all"
     with contextlib.suppress(ValueError):
         assert len(decompress(compress(data, coder)[:kept] + more, coder, len(data))) == len(data)

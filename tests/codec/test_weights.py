@@ -37,7 +37,7 @@ def layout_of(data: bytes) -> int:
 
 @st.composite
 def matrices(draw) -> np.ndarray:
-    """Any values, or few of them, up to all the same."""
+    """Any values, few distinct values, or a constant."""
     shape = draw(arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
     elements = draw(st.sampled_from([st.integers(-127, 127), st.integers(-1, 1), st.sampled_from([-127, 0, 127])]))
     return draw(arrays.arrays(np.int8, shape, elements=elements))
@@ -57,7 +57,7 @@ def test_any_matrix_comes_back(integers, states):
 def test_both_layouts_bring_a_larger_matrix_back(layout, states, shape):
     integers = gaussian(0, shape, 5)
     width = int(np.searchsorted(mixing.WIDTH, 5))
-    data = weights._encode(integers, states, Plan(int(np.abs(integers).max()), layout, width))
+    data = weights.encode_with(integers, states, Plan(int(np.abs(integers).max()), layout, width))
     np.testing.assert_array_equal(decode_matrix(data, shape, states), integers)
 
 
@@ -76,9 +76,9 @@ def test_any_bytes_decode_to_some_matrix(data, shape, states):
 
 
 def test_what_takes_more_bytes_than_weights_comes_back_too():
-    """Uniform values, on a start that finds all but zero unlikely: the first buffer is too small."""
+    """Uniform values with a starting point that finds all but zero unlikely: the first buffer is too small."""
     integers = np.random.default_rng(0).integers(-127, 128, (40, 40)).astype(np.int8)
-    data = weights._encode(integers, 0, Plan(127, FULL, 0))
+    data = weights.encode_with(integers, 0, Plan(127, FULL, 0))
     assert len(data) > integers.size + 8
     np.testing.assert_array_equal(decode_matrix(data, integers.shape), integers)
 
@@ -125,7 +125,7 @@ def test_the_model_learns_what_there_is_to_learn(integers, gain):
 
 
 def test_low_rank_structure_is_coded_near_its_conditional_entropy():
-    """Of rows with covariance S, the Gaussian bound is log det S per row; the regression has to learn S on the way."""
+    """For rows with covariance S the Gaussian bound is log det S per row; the regression has to learn S while coding."""
     integers = clipped(FACTORS + NOISE)
     covariance = np.cov(integers.T.astype(float))
     white = np.log2(np.sqrt(np.diag(covariance))).sum() - np.linalg.slogdet(np.cov(NOISE.T))[1] / 2 / np.log(2)
@@ -134,7 +134,7 @@ def test_low_rank_structure_is_coded_near_its_conditional_entropy():
 
 
 def trellis_coded(values: np.ndarray, states: int) -> np.ndarray:
-    """Integers whose reconstruction 2k − grid·sign(k) is nearest to each value on the grid in force."""
+    """Integers whose reconstruction 2k − grid·sign(k) is nearest to each value on the current grid."""
     integers = np.zeros(values.shape, np.int8)
     state = np.zeros(values.shape[1], np.uint8)
     for r, row in enumerate(values):
@@ -165,7 +165,7 @@ def test_zeros_cost_a_few_bytes():
 
 
 def test_bytes_are_fixed():
-    """The format: these change only with the container's version."""
+    """The format: these bytes change only with the container's version."""
     assert encode_matrix(np.array([[0, 0, 0, 1]], np.int8)).hex() == "0100283b"
     structured = clipped(np.outer(np.arange(-8, 9), np.arange(-5, 6)) / 3)
     data = encode_matrix(structured, 8)

@@ -1,4 +1,4 @@
-"""Decoder by sensitivity against their optimality conditions, and the search for a budget on made-up size curves."""
+"""Steps by sensitivity against their optimality conditions, and the search for a byte budget on artificial size curves."""
 
 import math
 
@@ -19,7 +19,7 @@ def spread(rows: int, columns: int, seed: int, known: bool = True) -> Rows:
 
 
 def mean_log2_step(steps: dict[str, torch.Tensor], matrices: dict[str, Rows]) -> float:
-    """Over weights."""
+    """Mean over weights."""
     weights = sum(matrices[name].columns * len(steps[name]) for name in steps)
     return sum(matrices[name].columns * steps[name].log2().sum().item() for name in steps) / weights
 
@@ -79,7 +79,7 @@ def test_matrices_without_sensitivities_keep_their_steps_and_have_no_say():
 
 
 def test_rows_of_zeros_have_no_say():
-    """A bucket that no pair of tokens fell into: a step of zero has no logarithm."""
+    """A bucket that no pair of tokens used: a step of zero has no logarithm."""
     rows = spread(6, 5, seed=8)
     emptied = Rows(rows.steps.clone().index_fill(0, torch.tensor(5), 0.0), rows.sensitivity, 5)
     steps = by_sensitivity({"a": emptied})["a"]
@@ -140,7 +140,7 @@ def test_an_impossible_budget_names_the_smallest_size():
 
 
 def test_a_jump_over_the_budget_ends_below_it():
-    """Decoder are rounded to few bits: a size may be out of reach."""
+    """Steps are rounded to few bits: some sizes may be unreachable."""
 
     def size_at(log2_step_scale: float) -> int:
         return 120_000 if log2_step_scale < 0.7 else 80_000

@@ -1,4 +1,4 @@
-"""The file of a quantised network: exact layout, round trip, and refusal of what is not one."""
+"""The file of a quantised network: exact layout, round trip, and refusal of damaged and foreign files."""
 
 import dataclasses
 import json
@@ -95,32 +95,32 @@ def test_round_trip(tiny, tmp_path_factory, shapes, small_names, seed, rank):
         correction = tuple(random_matrix((rank, side), 4, generator) for side in shape) if rank else None
         integers = random_matrix(shape, bits, generator, states=states, rotation=rotation, correction=correction)
         matrices[name] = dataclasses.replace(integers, integers=np.asfortranarray(integers.integers))
-    small = {
+    fp16 = {
         name: generator.random(generator.integers(1, 4, index % 3)).astype(np.float16) for index, name in enumerate(small_names)
     }
     path = tmp_path_factory.getbasetemp() / "round_trip.safetensors"
-    artifact.save(path, tiny, matrices, small)
+    artifact.save(path, tiny, matrices, fp16)
     first = path.read_bytes()
-    architecture, matrices_back, small_back = artifact.load(path)
+    architecture, matrices_back, fp16_back = artifact.load(path)
     assert architecture == tiny
     assert list(matrices_back) == sorted(matrices) and all(same(matrices_back[name], matrices[name]) for name in matrices)
-    assert list(small_back) == sorted(small)
-    for name, values in small.items():
-        assert small_back[name].shape == values.shape and small_back[name].tobytes() == values.tobytes()
-    artifact.save(path, architecture, matrices_back, small_back)
+    assert list(fp16_back) == sorted(fp16)
+    for name, values in fp16.items():
+        assert fp16_back[name].shape == values.shape and fp16_back[name].tobytes() == values.tobytes()
+    artifact.save(path, architecture, matrices_back, fp16_back)
     assert path.read_bytes() == first
 
 
 def test_order_of_names_does_not_change_a_byte(tiny):
-    matrices, small = EXAMPLE
-    backwards = dict(reversed(matrices.items())), dict(reversed(small.items()))
+    matrices, fp16 = EXAMPLE
+    backwards = dict(reversed(matrices.items())), dict(reversed(fp16.items()))
     (tensors, metadata), (others, other_metadata) = artifact.to_tensors(tiny, *EXAMPLE), artifact.to_tensors(tiny, *backwards)
     assert metadata == other_metadata
     assert {name: values.tobytes() for name, values in tensors.items()} == {n: v.tobytes() for n, v in others.items()}
 
 
 def without(change, tiny, path) -> None:
-    """The example written with something about it changed."""
+    """The example file with one change."""
     tensors, metadata = artifact.to_tensors(tiny, *EXAMPLE)
     header = json.loads(metadata["quantised"])
     change(tensors, header)
@@ -165,7 +165,7 @@ def test_damaged_and_foreign_files_are_refused(tiny, tmp_path):
 
 @pytest.fixture
 def quantised(tiny, shaken, quant_params):
-    """Architecture, matrices and small tensors of a network that is wide enough to have matrices."""
+    """Architecture, matrices and fp16 tensors of a network that is wide enough to have matrices."""
     architecture, params = dataclasses.replace(tiny, width=72, rope_dims=6), quant_params(method="rtn")
     state = {name: tensor.detach() for name, tensor in shaken(architecture).state_dict().items()}
     matrices = quantiser.quantise(quantiser.prepare(state, {}, params, architecture.layers), params)
@@ -174,8 +174,8 @@ def quantised(tiny, shaken, quant_params):
 
 def test_a_whole_network_is_read(tmp_path, quantised):
     artifact.save(tmp_path / "a", *quantised)
-    architecture, matrices, small = artifact.load_whole(tmp_path / "a")
-    assert architecture == quantised[0] and list(small) == sorted(quantised[2])
+    architecture, matrices, fp16 = artifact.load_whole(tmp_path / "a")
+    assert architecture == quantised[0] and list(fp16) == sorted(quantised[2])
     assert len(matrices) > 3 and all(same(matrices[name], quantised[1][name]) for name in matrices)
 
 
@@ -185,8 +185,8 @@ GRID = "is not on the grid that its metadata describe"
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"bits": 9}, GRID),
-        ({"bits": 2}, GRID),
+        ({"integer_bits": 9}, GRID),
+        ({"integer_bits": 2}, GRID),
         ({"states": 5}, GRID),
         ({"rotation": 3}, GRID),
         ({"rotation": 1024}, GRID),
@@ -197,20 +197,20 @@ GRID = "is not on the grid that its metadata describe"
     ],
 )
 def test_a_matrix_that_cannot_be_is_refused(tmp_path, quantised, changes, problem):
-    architecture, matrices, small = quantised
+    architecture, matrices, fp16 = quantised
     name, path = "blocks.0.attention.output.weight", tmp_path / "a"
     changed = {} if changes is None else {name: dataclasses.replace(matrices[name], **changes)}
-    artifact.save(path, architecture, {key: matrix for key, matrix in matrices.items() if key != name} | changed, small)
+    artifact.save(path, architecture, {key: matrix for key, matrix in matrices.items() if key != name} | changed, fp16)
     with pytest.raises(InputError) as error:
         artifact.load_whole(path)
     assert str(error.value) == f"{path}: tensor '{name}' {problem}; run `dvc repro` to write it again"
 
 
 def test_fp16_tensors_that_are_not_finite_are_refused(tmp_path, quantised):
-    architecture, matrices, small = quantised
-    name, path = min(small), tmp_path / "a"
-    for values in (small[name] * np.nan, small[name].astype(np.float32)):
-        artifact.save(path, architecture, matrices, small | {name: values})
+    architecture, matrices, fp16 = quantised
+    name, path = min(fp16), tmp_path / "a"
+    for values in (fp16[name] * np.nan, fp16[name].astype(np.float32)):
+        artifact.save(path, architecture, matrices, fp16 | {name: values})
         with pytest.raises(InputError) as error:
             artifact.load_whole(path)
         problem = f"tensor '{name}' does not hold finite numbers of 16 bits; run `dvc repro` to write it again"

@@ -1,4 +1,4 @@
-"""Text to calibrate on: which windows, what the network writes against its own softmax, and shares of ranks."""
+"""Calibration text: windows, generated text against the network's softmax, and the shares of ranks."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Clips against their definitions, numpy's quantiles and exhaustive search, and the entropy that a clip buys."""
+"""Clips against their definitions, numpy's quantiles and exhaustive search, and the entropy that results from a clip."""
 
 import math
 import time

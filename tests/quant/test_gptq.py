@@ -39,8 +39,8 @@ def output_error(weight: np.ndarray, integers: np.ndarray, scales: np.ndarray, h
 
 
 def by_hand(weight: np.ndarray, hessian: torch.Tensor, choose, ordered: bool = True) -> np.ndarray:
-    """Equations 2 and 3 of the paper. `choose` tells what a column (R,) becomes, (integers, values), given what a squared
-    error of it costs while the columns after it are able to compensate."""
+    """Equations 2 and 3 of the paper. `choose` rounds a column (R,) to (integers, values), given the cost of a squared error
+    in it while later columns can still compensate."""
     hessian = hessian.numpy()
     inverse = np.linalg.inv(hessian + DAMPING * np.trace(hessian) / len(hessian) * np.eye(len(hessian)))
     weight, integers = weight.copy(), np.zeros(weight.shape, np.int8)
@@ -87,7 +87,7 @@ def test_on_a_trellis_every_column_is_the_best_of_all_paths(states):
 
 @pytest.mark.parametrize("rate_weight", [0.3, 1.0])
 def test_rate_aware_rounding_minimises_error_and_bits_at_one_price(rate_weight):
-    """The price of a bit is the same for all columns, in what errors cost at their mean; in steps it differs by column."""
+    """The price of a bit is the same for all columns in units of loss; in squared steps it differs by column."""
     weight, hessian = layer(30, 6, seed=2)
     scales = steps(weight, 7, 5.0)
     energies = []

@@ -1,4 +1,4 @@
-"""Grids: steps, rounding and the entropy that bits and clip buy."""
+"""Grids: steps, rounding, and the entropy that results from bits and clip."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Curvatures against sums written out window by window, against the divergence that errors really cause, and over ranks."""
+"""Curvatures against explicit sums per window, against the divergence that errors actually cause, and over ranks."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def batches(count: int = 2, seed: int = 1) -> list[torch.Tensor]:
 
 
 def uses_of(model, window_1T, labels_T) -> dict[str, list]:
-    """(what goes in, gradient of what comes out) of each call of each layer and table; one window needs no padding."""
+    """(inputs, gradient of the outputs) of each call of each layer and table; a single window needs no padding."""
     calls = {}
     handles = [
         module.register_forward_hook(
@@ -58,7 +58,7 @@ def uses_of(model, window_1T, labels_T) -> dict[str, list]:
 
 
 def explicit(model, seed: int = 0) -> dict[str, Curvature]:
-    """By definition, use by use."""
+    """By definition, one use at a time."""
     uses, tokens = {}, 0
     for tokens_BT in batches():
         labels = draw_labels(model(tokens_BT).flatten(0, 1), tokens_BT, seed).view(tokens_BT.shape)

@@ -1,4 +1,4 @@
-"""Weights of a stored matrix against the formula, written out in float64 with nothing of the package's own."""
+"""Weights of a stored matrix against the formula in float64, computed without the package's own functions."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def random_matrix(rows: int, columns: int, bits: int, seed: int, **options) -> Q
 
 
 def multiples(integers: np.ndarray, states: int) -> np.ndarray:
-    """2k or 2k − sign(k) by the lowest bit of the state, which the parities move; the integers themselves if no states."""
+    """2k or 2k − sign(k) by the lowest bit of the state, which parities advance; without states the integers themselves."""
     if not states:
         return integers.astype(np.float64)
     values = np.zeros(integers.shape)

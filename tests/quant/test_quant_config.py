@@ -1,4 +1,4 @@
-"""Settings of `quant` that contradict each other, and what bits and clips come to."""
+"""Settings of `quant` that contradict each other; bits and clips by role and layer."""
 
 import re
 from pathlib import Path

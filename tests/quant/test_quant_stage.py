@@ -1,4 +1,4 @@
-"""The stages quant and compress on a tiny network: same bytes twice, budgets that are met, ranks that agree, every coder."""
+"""The stages quant and compress on a tiny network: repeatable bytes, byte budgets, several ranks, every coder."""
 
 import csv
 import dataclasses
@@ -50,11 +50,11 @@ def report(stage: str, name: str) -> dict | list[dict]:
 
 @pytest.fixture
 def network(tiny, shaken, tmp_path, monkeypatch) -> GPT:
-    """A random network, random tokens and the tokenizer of bytes, laid out as the stages before would. Code that is packed
-    takes seconds and is not what these tests are about."""
+    """The artifacts of earlier stages: a random network, random tokens and the byte tokenizer. Packing real code would take
+    seconds, and these tests are not about it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(packing, "code_stream", lambda modules, root: bytes(20_000))
-    # wide enough for matrices and tables to be quantised, not kept as small tensors
+    # wide enough for matrices and tables to be quantised instead of kept as fp16 tensors
     architecture = dataclasses.replace(tiny, width=72, rope_dims=6, vocabulary_size=80, bigram_buckets=300, sequence_length=8)
     model = shaken(architecture)
     Path("artifacts/prequant_ttt").mkdir(parents=True)
@@ -66,9 +66,9 @@ def network(tiny, shaken, tmp_path, monkeypatch) -> GPT:
 
 
 def restored() -> GPT:
-    """The network that quant has written."""
-    architecture, matrices, small = artifact.load(INTEGERS)
-    weights = {name: matrix.weights() for name, matrix in matrices.items()} | small
+    """The network in the artifact of quant."""
+    architecture, matrices, fp16 = artifact.load(INTEGERS)
+    weights = {name: matrix.weights() for name, matrix in matrices.items()} | fp16
     model = GPT(architecture)
     model.load_state_dict({name: torch.from_numpy(values).float() for name, values in weights.items()})
     return model.eval()
@@ -157,7 +157,7 @@ def test_a_target_is_filled_and_is_what_compress_writes(network, monkeypatch, ca
     assert report("compress", "metrics.json")["headroom_bytes"] == target - PYZ.stat().st_size
 
 
-def test_code_of_another_size_than_quant_counts_on_is_said(network, monkeypatch, capsys):
+def test_compress_says_when_the_code_is_not_as_large_as_quant_assumes(network, monkeypatch, capsys):
     configure(TINY)
     quant.main()
     compress.main()
@@ -189,18 +189,18 @@ def test_a_target_out_of_reach_names_the_smallest_size(network):
 
 
 def test_two_ranks_round_as_one_does(network):
-    """Their sums are added up in another order; the batches, more than one, are shared."""
+    """Ranks share several batches; their sums are added in another order."""
     configure(TINY | {"calibration_tokens": TOKENS})
     quant.main()
-    _, alone, small = artifact.load(INTEGERS)
+    _, single, fp16 = artifact.load(INTEGERS)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NPROC": "2", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, "-m", "stages.quant"], env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     timing = report("quant", "timing.json")
     assert (timing["world_size"], timing["calibration_tokens"]) == (2, TOKENS)
-    _, together, small_together = artifact.load(INTEGERS)
-    assert all(np.array_equal(small[name], small_together[name]) for name in small)
-    for name, matrix in alone.items():
+    _, together, fp16_together = artifact.load(INTEGERS)
+    assert all(np.array_equal(fp16[name], fp16_together[name]) for name in fp16)
+    for name, matrix in single.items():
         assert np.mean(together[name].scales == matrix.scales) > 0.98
         difference = np.linalg.norm(together[name].weights() - matrix.weights())
         assert difference < 0.05 * np.linalg.norm(matrix.weights())
@@ -211,12 +211,12 @@ def test_every_coder_keeps_every_weight(network, coder):
     configure(TINY | {"repair_matrices": 1}, {"coder": coder})
     quant.main()
     compress.main()
-    architecture, matrices, small = artifact.load(INTEGERS)
+    architecture, matrices, fp16 = artifact.load(INTEGERS)
     config, weights = container.read(WEIGHTS.read_bytes())
     assert config == dataclasses.asdict(architecture)
-    assert weights.keys() == matrices.keys() | small.keys()
+    assert weights.keys() == matrices.keys() | fp16.keys()
     assert all(weights[name].tobytes() == matrix.weights().tobytes() for name, matrix in matrices.items())
-    assert all(weights[name].astype(np.float16).tobytes() == values.tobytes() for name, values in small.items())
+    assert all(weights[name].astype(np.float16).tobytes() == values.tobytes() for name, values in fp16.items())
     first = PYZ.read_bytes()
     compress.main()
     assert PYZ.read_bytes() == first

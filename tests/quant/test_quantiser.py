@@ -1,4 +1,4 @@
-"""A whole network on grids: every param changes what it names and nothing else, and the table says what was done."""
+"""Quantising a network: every param changes only the parts that it names, and the table describes each matrix."""
 
 import dataclasses
 import os
@@ -36,7 +36,7 @@ STATE = {
 
 
 def curvature(name: str) -> Curvature:
-    """Of correlated inputs, one of them dead, and rows that differ in what they cost."""
+    """Of correlated inputs, one of them always zero, and rows of different cost."""
     rows, columns = SHAPES[name]
     generator = torch.Generator().manual_seed(columns)
     x = torch.randn(200, columns, generator=generator, dtype=torch.float64)
@@ -59,7 +59,7 @@ def fields_of(matrix: QuantisedMatrix) -> dict:
 
 
 def differences(one: dict[str, QuantisedMatrix], other: dict[str, QuantisedMatrix]) -> dict[str, set[str]]:
-    """What differs: part of a matrix → the matrices where it does."""
+    """Part of a matrix → the matrices in which it differs."""
     found = {}
     for name in one:
         ours, theirs = fields_of(one[name]), fields_of(other[name])
@@ -197,7 +197,7 @@ def test_the_ones_that_go_are_those_whose_change_costs_least(quant_params):
 
 
 def test_calibration_that_saw_nothing_of_a_matrix_leaves_it_to_nearest(quant_params):
-    """No curvature, one of zeros, or outputs that nothing depends on: other matrices must not hear of it."""
+    """No curvature, one of zeros, or outputs that nothing depends on: other matrices stay the same."""
     unseen, silent = "blocks.0.attention.query.weight", "blocks.1.attention.query.weight"
     curvatures = CURVATURES | {
         silent: Curvature(CURVATURES[silent].hessian_CC, torch.zeros(72, dtype=torch.float64)),
@@ -281,9 +281,9 @@ def test_threads_do_not_change_a_byte(quant_params, monkeypatch):
 
 
 def test_fp16_tensors_are_all_the_others_in_fp16():
-    small = fp16_tensors(STATE, 10)
-    assert list(small) == [name for name in SHAPES if name not in MATRICES]
-    assert all(small[name].tobytes() == STATE[name].half().numpy().tobytes() for name in small)
+    fp16 = fp16_tensors(STATE, 10)
+    assert list(fp16) == [name for name in SHAPES if name not in MATRICES]
+    assert all(fp16[name].tobytes() == STATE[name].half().numpy().tobytes() for name in fp16)
     coarse = fp16_tensors(STATE, 2)
     assert all(len(set((np.frexp(values)[0] * 16).flatten().tolist())) <= 16 for values in coarse.values())
 

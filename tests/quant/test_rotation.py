@@ -1,4 +1,4 @@
-"""The rotation against the explicit Hadamard matrix, and what it is for."""
+"""The rotation against the explicit Hadamard matrix, and its effect on outliers."""
 
 import numpy as np
 import pytest

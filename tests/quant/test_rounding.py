@@ -26,7 +26,7 @@ def classes(weight_RC: np.ndarray) -> np.ndarray:
 
 
 def grids_of(integers_RN: np.ndarray, states: int) -> np.ndarray:
-    """Which of the two grids each integer of a path stands on (R, N)."""
+    """The grid, 0 or 1, of each integer of a path (R, N)."""
     state_N, grid_RN = np.zeros(integers_RN.shape[1], np.uint8), np.zeros(integers_RN.shape, np.uint8)
     for row, integers_N in enumerate(integers_RN):
         grid_RN[row] = state_N & 1
@@ -36,7 +36,7 @@ def grids_of(integers_RN: np.ndarray, states: int) -> np.ndarray:
 
 @cache
 def paths(states: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every column of integers within ±REACH (R, N), its values in steps, and the grids that they stand on."""
+    """Every column of integers within ±REACH (R, N), its values in steps, and their grids."""
     integers_RN = np.array(list(itertools.product(range(-REACH, REACH + 1), repeat=rows)), np.int8).T
     return integers_RN, steps_of(integers_RN, states), grids_of(integers_RN, states)
 
@@ -50,7 +50,7 @@ def test_width_classes_are_quarters_of_an_octave():
 
 @pytest.mark.parametrize("states", [0, 4, 8])
 def test_code_lengths_are_those_of_a_distribution(states):
-    """2^−bits of zero and of both signs of the rest is one; 40 bits at most may leave a little more."""
+    """2^−bits sums to one over zero and both signs of the rest; the limit of 40 bits may add a little."""
     mass_KGL = 2.0 ** -gaussian_bits(states)
     total_KG = mass_KGL[:, :, 0] + 2 * mass_KGL[:, :, 1:].sum(axis=2)
     assert mass_KGL.shape == (len(WIDTHS), 2 if states else 1, LIMIT + 1)
