@@ -136,7 +136,7 @@ def test_plain_settings_are_the_grid_of_the_section(quant_params):
         scales = ((20.0 if name in EMBEDDINGS else 12.85) * deviation / 31).astype(np.float16)
         np.testing.assert_array_equal(matrices[name].scales, scales)
         np.testing.assert_array_equal(matrices[name].integers, np.rint(weight / scales.astype(float)[:, None]).clip(-31, 31))
-        assert (matrices[name].bits, matrices[name].states, matrices[name].rotation) == (6, 0, 0)
+        assert (matrices[name].integer_bits, matrices[name].states, matrices[name].rotation) == (6, 0, 0)
 
 
 def test_pruned_weights_are_the_smallest_of_each_matrix_and_stay_zero(quant_params):
