@@ -2,7 +2,7 @@
 
 page.py renders them as Markdown, html.py as HTML. Text is inline Markdown (`code`, **bold**, links); cells are text or bool.
 The order is that of a reader's questions: may the score be believed, how it came about, where the bytes went, what the score is
-made of, how the network was trained and quantised.
+made of, how the network was trained and quantized.
 """
 
 from collections.abc import Container
@@ -50,7 +50,7 @@ def sections(summary: dict, frames: dict[str, pd.DataFrame], figures: dict[str, 
         Section("Document by document", [figures["documents"]]),
         Section("What the mixture adds", [orders(frames["orders"]), figures["orders"]]),
         Section("Training", [figures["loss"]]),
-        Section("What quantising loses", [figures["matrices"], matrices(frames["matrices"])]),
+        Section("What quantizing loses", [figures["matrices"], matrices(frames["matrices"])]),
     ]
 
 
@@ -134,7 +134,7 @@ def orders(frame: pd.DataFrame) -> Table:
 
 
 def matrices(frame: pd.DataFrame) -> Table:
-    """All quantised matrices. The estimated loss is −1, shown as nothing, for one that calibration did not reach."""
+    """All quantized matrices. The estimated loss is −1, shown as nothing, for one that calibration did not reach."""
     rows = [
         [m.name, f"{m.rows:,} × {m.columns:,}", f"{m.entropy:.2f}", f"{m.relative_error:.4f}", costs(m.estimated_loss)]
         for m in frame.sort_values("estimated_loss", ascending=False, kind="stable").itertuples()

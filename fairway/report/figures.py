@@ -36,7 +36,7 @@ class Figure(NamedTuple):
 def ladder(frame: pd.DataFrame) -> Figure:
     """Bits per byte of each score; `frame` as made by tables.ladder."""
     levels = frame["bpb"].tolist()
-    title = f"Quantising {saves(levels[0] - levels[1])} bits per byte, scoring {saves(levels[1] - levels[-1])}"
+    title = f"Quantizing {saves(levels[0] - levels[1])} bits per byte, scoring {saves(levels[1] - levels[-1])}"
     drawing = svg("bits per byte from the float weights to the mixture", charts.waterfall(frame["stage"].tolist(), levels))
     return Figure("ladder", title, drawing, "report/ladder.tsv", "Bits per byte; the axis does not start at 0.")
 
@@ -144,13 +144,13 @@ def loss(frame: pd.DataFrame) -> Figure:
 
 
 def matrices(frame: pd.DataFrame) -> Figure:
-    """Error of every quantised matrix by role; `frame` is reports/quant/matrices.tsv."""
+    """Error of every quantized matrix by role; `frame` is reports/quant/matrices.tsv."""
     rows: dict[str, list[tuple[float, str]]] = {}
     for row in frame.itertuples():
         rows.setdefault(row.role.replace("_", " "), []).append((row.relative_error, f"{row.name}: {row.relative_error:.4f}"))
     worst, whole = frame.loc[frame["estimated_loss"].idxmax()], frame["estimated_loss"].clip(lower=0).sum()
     share = f"{worst['name']} costs most: {worst['estimated_loss'] / whole:.0%} of the estimated loss" if whole else ""
-    drawing = svg("quantisation error of every matrix by role", charts.strips(rows, "relative error of a matrix"))
+    drawing = svg("quantization error of every matrix by role", charts.strips(rows, "relative error of a matrix"))
     return Figure("matrices", share or "No loss was estimated", drawing, "report/matrices.tsv")
 
 

@@ -13,9 +13,9 @@ class Score(NamedTuple):
     color: str = ""  # of its curve
 
 
-FLOAT, QUANTISED, STREAMING, TTT, CACHE, MIXTURE = SCORES = (
-    Score("float", "eval_sliding", "val_bpb_float", "trained weights before quantisation, in windows that do not overlap"),
-    Score("quantised", "eval_sliding", "val_bpb_quant", "decoded artifact, same windows"),
+FLOAT, QUANTIZED, STREAMING, TTT, CACHE, MIXTURE = SCORES = (
+    Score("float", "eval_sliding", "val_bpb_float", "trained weights before quantization, in windows that do not overlap"),
+    Score("quantized", "eval_sliding", "val_bpb_quant", "decoded artifact, same windows"),
     Score(
         "streaming",
         "eval_sliding",

@@ -39,15 +39,15 @@ CREDITS = [
     ("train.grokfast_weight", ANY, 1185, "Grokfast"),
     ("train.mtp_heads", ANY, 1185, "multi-token prediction"),
     ("train.distill_weight", ANY, 1185, "distillation from averaged weights"),
-    ("qat.entropy_weight", ANY, 885, "entropy-regularised rounding"),
+    ("qat.entropy_weight", ANY, 885, "entropy-regularized rounding"),
     ("qat.crown_weight", ANY, 690, "CROWN-Q"),
     ("qat.prune_fraction", ANY, 861, "pruning while training"),
-    ("prequant_ttt.source", ["holdout", "train", "val"], 1406, "training before quantisation"),
+    ("prequant_ttt.source", ["holdout", "train", "val"], 1406, "training before quantization"),
     ("quant.method", ["gptq"], 1406, "GPTQ with full Hessians"),
     ("quant.method", ["gptq_lite"], 885, "searched clips"),
     ("quant.clip_rule", ["deviation"], 1394, "clips by standard deviation"),
     ("quant.rotation", ["hadamard"], 1400, "Hadamard rotation"),
-    ("quant.prune_fraction", ANY, 861, "pruning before quantisation"),
+    ("quant.prune_fraction", ANY, 861, "pruning before quantization"),
     ("quant.calibration", ["generated"], 1019, "calibration on text of its own"),
     ("compress.coder", ["brotli"], 1394, "brotli"),
     ("ttt.optimizer", ["adamw", "sgd", "muon"], 549, "score-first test-time training"),
@@ -56,7 +56,7 @@ CREDITS = [
     ("ttt.parameters", ["lora"], 1530, "test-time training of adapters"),
     ("ngram.mixture", ["fixed"], 885, "n-gram mixture of a fixed weight"),
     ("ngram.mixture", ["entropy"], 1185, "n-gram mixture by entropy"),
-    ("ngram.mixture", ["tilt"], 1514, "renormalised tilt"),
+    ("ngram.mixture", ["tilt"], 1514, "renormalized tilt"),
 ]
 
 

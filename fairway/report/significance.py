@@ -46,7 +46,7 @@ def upper_tail(t: float, freedom: float) -> float:
 
 
 def incomplete_beta(a: float, b: float, x: float, complement: float) -> float:
-    """The regularised incomplete beta function I_x(a, b); `complement` is 1 − x, given because it may be tiny."""
+    """The regularized incomplete beta function I_x(a, b); `complement` is 1 − x, given because it may be tiny."""
     if x <= 0 or complement <= 0:
         return float(x > 0)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly

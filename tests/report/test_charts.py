@@ -44,8 +44,8 @@ def test_an_axis_of_ratios_has_round_numbers_at_even_distances():
 
 
 def test_the_waterfall_says_every_level_and_every_gain():
-    found = texts(charts.waterfall(["float", "quantised", "mixture"], [1.5, 1.625, 1.0]))
-    assert found == ["1.5000", "float", "+0.1250", "1.6250", "quantised", "\N{MINUS SIGN}0.6250", "1.0000", "mixture"]
+    found = texts(charts.waterfall(["float", "quantized", "mixture"], [1.5, 1.625, 1.0]))
+    assert found == ["1.5000", "float", "+0.1250", "1.6250", "quantized", "\N{MINUS SIGN}0.6250", "1.0000", "mixture"]
 
 
 def test_bars_are_as_long_as_their_numbers():

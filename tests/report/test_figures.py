@@ -8,7 +8,7 @@ from fairway.report import charts, figures
 
 LADDER = pd.DataFrame(
     {
-        "stage": ["float", "quantised", "streaming", "TTT", "mixture"],
+        "stage": ["float", "quantized", "streaming", "TTT", "mixture"],
         "bpb": [1.5, 1.625, 1.25, 1.125, 1.0],
         "gain": [float("nan"), -0.125, 0.375, 0.125, 0.125],
     }
@@ -42,7 +42,7 @@ SECONDS = pd.DataFrame({"stage": ["train", "certify"], "seconds": [30.0, 10.0], 
 LOSS = pd.DataFrame({"step": [2, 4, 6], "loss": [6.5, 4.0, 2.5]})
 MINUS = "\N{MINUS SIGN}"
 ALL = [
-    (figures.ladder, LADDER, "Quantising costs 0.1250 bits per byte, scoring saves 0.6250"),
+    (figures.ladder, LADDER, "Quantizing costs 0.1250 bits per byte, scoring saves 0.6250"),
     # 3/4 · 0.25; 0.25/4 + 3/8
     (figures.position, POSITION, "Along the text TTT saves 0.1875 bits per byte, the mixture saves 0.4375"),
     (figures.documents, DOCUMENTS, "TTT saves bits in 1 of 2 documents, the mixture in 2"),

@@ -76,14 +76,14 @@ def inputs():
     tensors = [("attention", "blocks.0.key.weight", 1000, 500), ("small", "a<b", 10, 40), ("new", "blocks.1.x", 3, 9)]
     columns = ["role", "name", "weights", "bytes"]
     roles = pd.DataFrame([*tensors, ("container", "header", 0, 10)], columns=columns)
-    rungs = [("float", 1.5, None), ("quantised", 1.625, -0.125), ("mixture", 1.25, 0.375)]
+    steps = [("float", 1.5, None), ("quantized", 1.625, -0.125), ("mixture", 1.25, 0.375)]
     compress = {"code_bytes": 341, "tokenizer_bytes": 100, "artifact_bytes": 1000}
     matrices = pd.DataFrame(
         [("<m>", "attention", 8, 4, 0.25, 0.001, 3.5), ("unseen", "small", 8, 4, 0.125, -1.0, 2.0)],
         columns=["name", "role", "rows", "columns", "relative_error", "estimated_loss", "entropy"],
     )
     frames = {
-        "ladder": pd.DataFrame(rungs, columns=["stage", "bpb", "gain"]),
+        "ladder": pd.DataFrame(steps, columns=["stage", "bpb", "gain"]),
         "position": tables.by_position(scores),
         "quarters": tables.quarters(scores),
         "savings": tables.savings(scores),

@@ -17,7 +17,7 @@ SUMMARY = {
 }
 LADDER = pd.DataFrame(
     {
-        "stage": ["float", "quantised", "streaming", "TTT", "cache", "mixture"],
+        "stage": ["float", "quantized", "streaming", "TTT", "cache", "mixture"],
         "bpb": [1.5, 1.625, 1.25, 1.125, 1.125, 1.0],
         "gain": [float("nan"), -0.125, 0.375, 0.125, 0.0, 0.125],
     }
@@ -78,7 +78,7 @@ def test_page_reads_from_the_score_to_its_cost():
     (verdict,) = [line for line in found.splitlines() if line.startswith("**Legal**")]
     assert "all 1 claims" in verdict and "50 of 99 tokens" in verdict and "1.2500" in verdict
     assert "| normalised | yes |" in found
-    assert "| quantised | decoded artifact, same windows | 1.6250 | \N{MINUS SIGN}0.1250 |" in found
+    assert "| quantized | decoded artifact, same windows | 1.6250 | \N{MINUS SIGN}0.1250 |" in found
     assert (
         "| **mixture** | **mixed with what the text so far predicts, by `ngram.mixture`** | **1.0000** | **+0.1250** |" in found
     )

@@ -195,7 +195,7 @@ def test_summary_has_its_keys_in_their_order():
 
 def test_ladder_gains_are_what_each_step_saves():
     frame = tables.ladder(METRICS)
-    assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "cache", "mixture"]
+    assert frame["stage"].tolist() == ["float", "quantized", "streaming", "TTT", "cache", "mixture"]
     assert frame["bpb"].tolist() == [1.5, 1.625, 1.25, 1.125, 1.0625, 1.0]
     assert frame["gain"].tolist()[1:] == [-0.125, 0.375, 0.125, 0.0625, 0.0625]
     assert math.isnan(frame["gain"][0])
@@ -204,7 +204,7 @@ def test_ladder_gains_are_what_each_step_saves():
 def test_without_a_cache_there_is_no_step_of_it():
     metrics = METRICS | {"eval_ttt": {"val_bpb_ttt": 1.125}}
     frame = tables.ladder(metrics)
-    assert frame["stage"].tolist() == ["float", "quantised", "streaming", "TTT", "mixture"]
+    assert frame["stage"].tolist() == ["float", "quantized", "streaming", "TTT", "mixture"]
     assert frame["gain"].iloc[-1] == 0.125
     assert tables.summary(metrics).keys() == tables.summary(METRICS).keys() - {"val_bpb_cache"}
 

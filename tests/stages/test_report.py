@@ -109,7 +109,7 @@ def test_totals_of_every_table_are_the_headline(workplace):
     assert parts["bytes"].sum() == summary["artifact_bytes"] == 700
     assert list(parts) == ["part", "bytes"]
     ladder = Path("reports/report/ladder.tsv").read_text().splitlines()
-    assert ladder[:3] == ["stage\tbpb", "float\t1.4", "quantised\t1.5"]
+    assert ladder[:3] == ["stage\tbpb", "float\t1.4", "quantized\t1.5"]
     assert ladder[-1] == f"mixture\t{summary['val_bpb']:.9g}"
     assert "val_bpb_cache" not in summary
 
