@@ -62,7 +62,7 @@ def _json_lines(path: Path, text_field: str) -> Iterator[str]:
             record = json.loads(_decode(line, path, offset))
         except json.JSONDecodeError as error:
             raise InputError(
-                f"{where}: not valid JSON ({error.msg}, column {error.colno}); expected one object a line"
+                f"{where}: not valid JSON ({error.msg}, column {error.colno}); expected one object per line"
             ) from None
         except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
             raise InputError(

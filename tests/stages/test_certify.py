@@ -84,7 +84,7 @@ def names(certificate: dict) -> list[str]:
     return [claim["claim"] for claim in certificate["claims"] if not claim["passed"]]
 
 
-def test_an_honest_course_is_legal_and_writes_all_that_a_verifier_needs(pipeline):
+def test_an_honest_pipeline_is_legal_and_writes_all_that_a_verifier_needs(pipeline):
     certificate = run()
     assert certificate["reasons"] == [] and certificate["legal"] is True
     assert all(certificate["conditions"].values()) and certificate["certified_tokens"] == TARGETS == certificate["val_tokens"]

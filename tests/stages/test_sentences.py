@@ -131,7 +131,7 @@ DOCUMENTS = [
     (
         "a.jsonl",
         b'{"text": "a"}\n{"text": \n',
-        ", line 2: not valid JSON (Expecting value, column 10); expected one object a line",
+        ", line 2: not valid JSON (Expecting value, column 10); expected one object per line",
     ),
     ("a.jsonl", b'"text"\n', ", line 1: expected a JSON object with 'text', found str"),
     (
