@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from fairway.submission.closure import import_closure
+from fairway.closure import import_closure
 from fairway.submission.packing import MODULES
 
 PACKED = {"compress": MODULES}  # code that a stage does not import but packs

@@ -14,12 +14,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+from fairway.closure import import_closure
 from fairway.errors import reading
 from fairway.lm import checkpoint
 from fairway.lm.config import Architecture, Model
 from fairway.lm.model import GPT
 from fairway.params import load
-from fairway.submission.closure import import_closure
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import read_tokenizer
 from fairway.train import resume

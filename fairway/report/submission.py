@@ -14,12 +14,12 @@ from statistics import fmean, stdev
 import pandas as pd
 import yaml
 
+from fairway.closure import import_closure
 from fairway.errors import InputError
 from fairway.report import compare, revisions
 from fairway.report.compare import Group
 from fairway.report.readme import readme
 from fairway.report.revisions import LOCK, WORKSPACE, Revision
-from fairway.submission.closure import import_closure
 from fairway.submission.packing import MODULES
 
 ROOT = Path()  # the folder of the repository is the current one, as for stages

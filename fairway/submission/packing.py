@@ -19,10 +19,10 @@ from pathlib import Path
 
 import python_minifier
 
+from fairway.closure import import_closure
 from fairway.codec import archive as zipped
 from fairway.errors import RERUN, InputError, reading
 from fairway.submission import loader
-from fairway.submission.closure import import_closure
 from fairway.submission.shaking import mentions, shaken
 
 PLACE = "artifacts/compress/submission.pyz"  # the path in error messages

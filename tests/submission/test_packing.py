@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from fairway import kernels
+from fairway.closure import import_closure
 from fairway.codec import archive, container
 from fairway.errors import InputError
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.submission.closure import import_closure
 from fairway.submission.packing import MODULES, SETTINGS_BYTES, TOKENIZER, WEIGHTS, build, seal, sizes
 from fairway.text.tokenizer import BYTE_MODEL
 
