@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from fairway.codec import archive, container
 from fairway.codec.config import Compress
+from fairway.files import replacing
 from fairway.lm import checkpoint
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
@@ -98,7 +99,7 @@ def quantise_and_write(model: GPT, curvatures: dict[str, hessian.Curvature], par
     for row in table:
         if row["method"] == "fallback":
             print(f"{row['name']}: no Hessian, or none that damping makes positive definite; rounded to nearest", flush=True)
-    with common.replacing(common.ARTIFACTS / "quant" / "integers.safetensors") as path:
+    with replacing(common.ARTIFACTS / "quant" / "integers.safetensors") as path:
         artifact.save(path, model.architecture, matrices, fp16)
     common.write_json(common.REPORTS / "quant" / "metrics.json", metrics)
     common.write_tsv(common.REPORTS / "quant" / "matrices.tsv", table)
