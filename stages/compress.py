@@ -8,17 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fairway.codec import archive, container
 from fairway.codec.config import Compress
 from fairway.errors import InputError
 from fairway.lm.config import Architecture
+from fairway.lm.parameters import role_of
 from fairway.params import load
 from fairway.quant import artifact
 from fairway.quant.config import TOLERANCE, Quant
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.roles import role_of
 from fairway.submission import packing
 from fairway.text.tokenizer import read_tokenizer
 from stages import common
@@ -47,7 +46,7 @@ def main() -> None:
         )
 
     weights = {name: values.size for name, values in fp16.items()} | {name: m.integers.size for name, m in matrices.items()}
-    roles = dict.fromkeys(fp16, "small") | {name: role_of(name, torch.from_numpy(m.integers)) for name, m in matrices.items()}
+    roles = dict.fromkeys(fp16, "fp16") | {name: role_of(name, m.integers.shape) for name, m in matrices.items()}
     metrics = describe(packing.sizes(pyz), params.budget_bytes, sum(weights.values()))
     records = container.record_sizes(model)
     rows = [{"role": roles[name], "name": name, "weights": weights[name], "bytes": records[name]} for name in records]

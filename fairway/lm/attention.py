@@ -1,10 +1,10 @@
-"""Grouped-query attention with the challenge's additions, and its rolling key/value cache.
+"""Grouped-query attention with the challenge's additions, and its rolling key/value cache. attention_step.py mirrors it.
 
 Unusual: q and k are RMS-normalised per head and q has a learned gain per head; rotary embedding turns only the first
 `rope_dims` of a head's dimensions; values may get a learned embedding of their token and a part of the first layer's
 values; exclusive self-attention (XSA) removes from each head's output its part along the token's own value, and a gate
-scales what is left. While streaming, a token attends to the last `context` positions, itself among them, and where
-documents are kept apart to none before the start of its own: together the band of a block.
+scales what is left. While streaming, a token attends to the last `context` positions, itself included, and where
+documents are kept apart to none before the start of its own: together the band of a chunk.
 
 Shape letters: B batch, T time, S keys, D width, H query heads, G key/value heads, N head width, R half of rope_dims.
 """
@@ -35,10 +35,10 @@ def band_rule(first_BT: Tensor, own_T: Tensor) -> Callable[..., Tensor]:
 
 @dataclass(frozen=True)
 class Band:
-    """Which of the S keys at hand the queries of a block see: made once, the same in all layers."""
+    """Which of the S available keys the queries of a chunk see: made once, the same in all layers."""
 
     first_BT: Tensor  # index of the first key that each query sees, at most context − 1 before its own
-    keys: int  # S; the last T are the block's own
+    keys: int  # S; the last T are the chunk's own
     context: int
 
     def attention(self, q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor) -> Tensor:
@@ -90,22 +90,22 @@ def fused_flex_attention() -> Callable[..., Tensor]:
 
 @dataclass
 class KeyValueCache:
-    """What a stream remembers: rotated keys and values of the last `context` − 1 positions, for each pass through a layer.
+    """Rotated keys and values of the last `context` − 1 positions of a text, one buffer per pass through a layer.
 
-    A layer that runs twice (depth recurrence) sees other inputs the second time, so it has two buffers.
-    They lie in one buffer a layer, written from left to right and moved to its front when it is full, which is rare:
-    a step copies its own position and reads the others in place. The rows of a batch are streams at the same position.
+    A layer that runs twice (depth recurrence) sees other inputs the second time, so it has two buffers. A buffer is
+    written from left to right and its end moved to the front when it is full, which is rare: a step copies its own
+    position and reads the others in place. The rows of a batch are texts at the same position.
     """
 
     context: int
     reset_documents: bool = False  # nothing is seen over the start of a document
-    position: int = 0  # of the next token in the stream
+    position: int = 0  # of the next token in the text
     document_B1: Tensor | int = 0  # position at which the document of each row started
     buffers_2BGCN: list[Tensor] = field(default_factory=list)  # keys and values, capacity C
     ends: list[int] = field(default_factory=list)  # positions written, of each buffer
 
     def advance(self, starts_BT: Tensor) -> Band:
-        """Move on by a block, given where documents start in it, and return what it sees."""
+        """Move on by a chunk, given where documents start in it, and return what it sees."""
         B, T = starts_BT.shape
         own_BT = torch.arange(self.position, self.position + T, device=starts_BT.device).expand(B, T)
         first_BT = own_BT - (self.context - 1)
@@ -117,22 +117,22 @@ class KeyValueCache:
         self.position += T
         return Band(first_BT - oldest, self.position - oldest, self.context)
 
-    def extend(self, slot: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values to attend to: those remembered, then the new ones. Views, valid until the next call."""
+    def extend(self, pass_index: int, k_BGTN: Tensor, v_BGTN: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values to attend to: those in the cache, then the new ones. Views, valid until the next call."""
         B, G, T, N = k_BGTN.shape
-        if slot == len(self.ends):
+        if pass_index == len(self.ends):
             self.buffers_2BGCN.append(k_BGTN.new_empty(2, B, G, 4 * self.context + T, N))
             self.ends.append(0)
-        buffer, end = self.buffers_2BGCN[slot], self.ends[slot]
+        buffer, end = self.buffers_2BGCN[pass_index], self.ends[pass_index]
         if end + T > buffer.shape[3]:
             kept = buffer[:, :, :, max(0, end - self.context + 1) : end].clone()
             end = kept.shape[3]
             if end + T > buffer.shape[3]:
-                buffer = self.buffers_2BGCN[slot] = buffer.new_empty(2, B, G, 4 * self.context + T, N)
+                buffer = self.buffers_2BGCN[pass_index] = buffer.new_empty(2, B, G, 4 * self.context + T, N)
             buffer[:, :, :, :end] = kept
         buffer[0, :, :, end : end + T] = k_BGTN
         buffer[1, :, :, end : end + T] = v_BGTN
-        self.ends[slot] = end + T
+        self.ends[pass_index] = end + T
         k_BGSN, v_BGSN = buffer[:, :, :, max(0, end - self.context + 1) : end + T]
         return k_BGSN, v_BGSN
 
@@ -154,9 +154,9 @@ def rotate(x_BHTN: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
 
 @dataclass
 class Shared:
-    """What the blocks of one forward pass have in common. `first_value_BTV` is left there by the first block."""
+    """What the blocks of one forward pass share. The first block stores `first_value_BTV` in it."""
 
-    x0_BTD: Tensor  # the embedding stream
+    x0_BTD: Tensor  # the embeddings
     rotary: tuple[Tensor, Tensor]
     cache: KeyValueCache | None
     band: Band | None  # with a cache
@@ -181,8 +181,8 @@ class Attention(nn.Module):
         self.gate_HD = nn.Parameter(torch.zeros(model.heads, model.width)) if model.gated_attention else None
         self.gate_bias_H = nn.Parameter(torch.full((model.heads,), 4.0)) if model.gated_attention else None  # σ(4) = 0.982
 
-    def forward(self, x_BTD: Tensor, shared: Shared, slot: int) -> Tensor:
-        """`slot` numbers the passes through layers, each with its own part of the cache."""
+    def forward(self, x_BTD: Tensor, shared: Shared, pass_index: int) -> Tensor:
+        """`pass_index` numbers the passes through layers, each of which has a buffer of its own in the cache."""
         B, T, D = x_BTD.shape
         N = D // self.heads
         q_BHTN = self.query(x_BTD).view(B, T, self.heads, N).transpose(1, 2)
@@ -193,7 +193,7 @@ class Attention(nn.Module):
         if shared.cache is None:
             y_BHTN = causal_attention(q_BHTN, k_BGTN, v_BGTN, self.query_gain)
         else:
-            k_BGSN, v_BGSN = shared.cache.extend(slot, k_BGTN, v_BGTN)
+            k_BGSN, v_BGSN = shared.cache.extend(pass_index, k_BGTN, v_BGTN)
             y_BHTN = shared.band.attention(q_BHTN, k_BGSN, v_BGSN)
         if self.exclusive:
             y_BHTN = exclude_own_value(y_BHTN, v_BGTN)

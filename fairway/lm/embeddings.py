@@ -1,9 +1,9 @@
-"""The embedding stream: token table, hashed pairs of tokens, and a gate that lets the previous token smear into the next.
+"""The embedding: token table, hashed bigrams, and a gate that mixes the previous token in. embeddings_step.py mirrors it.
 
 Beside it a narrow table of tokens whose projection is added to the values of chosen layers.
 
 At the start of a document (BOS, or the first token of a stream) there is no previous token: the pair has a bucket of
-its own and nothing smears in, so no document leaks into the next one (the fix that #1797 was sent back for).
+its own and nothing is mixed in, so no document leaks into the next one (the fix that #1797 was sent back for).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fairway.lm.config import Architecture
 
 @dataclass
 class PreviousToken:
-    """What the embedding stream carries from block to block of a stream; empty before the first token."""
+    """What the embedding keeps of a text from chunk to chunk; empty before the first token."""
 
     token_B: Tensor | None = None
     embedded_BD: Tensor | None = None
@@ -42,7 +42,7 @@ class BigramHash(nn.Module):
         return widened_BTD if self.scale is None else widened_BTD * self.scale
 
     def bucket(self, tokens, previous, starts):
-        """The row of each pair, of tensors as of single numbers."""
+        """The table row of each bigram; works for tensors and for single numbers."""
         if self.scale is None:
             return (1009 * previous * (starts == 0) + tokens) % self.buckets
         mixed = (36313 * tokens ^ 27191 * previous) % (self.buckets - 1)
@@ -62,8 +62,8 @@ class ValueEmbedding(nn.Module):
         return self.projection(self.table(tokens_BT)) * self.scale
 
 
-class EmbeddingStream(nn.Module):
-    """Tokens (B, T) to the normalised stream (B, T, D) that every block sees as x0."""
+class Embedding(nn.Module):
+    """Tokens (B, T) to the normalised embeddings (B, T, D) that every block sees as x0."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The feed-forward layer in its variants, and the router that lets only some tokens through it.
+"""The feed-forward layer in its variants, and the router that lets only some tokens in. feed_forward_step.py mirrors both.
 
 The published mixture of depths keeps the tokens with the highest scores of a sequence, so a token's path depends on
 later ones, and its router has no gradient (#1185). Here a token goes through where its own score exceeds a learned
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fairway.lm.config import Model
 
-SLACK = 1.25  # room in training over the capacity, so that few tokens find it full
+SLACK = 1.25  # places in training per token of the capacity, so that few tokens find none
 
 
 class FeedForward(nn.Module):
@@ -50,8 +50,8 @@ class Router(nn.Module):
     """Sends a token through a layer where its score exceeds a threshold; `capacity` is the part that should pass.
 
     The threshold follows the quantile of the scores by the gradient of its pinball loss, so it needs no buffer and is
-    the same on all ranks. In training the chosen tokens of a window are packed into a room of fixed size, first come,
-    first served: shapes stay static, later tokens change nothing. Otherwise the room is as large as it must be.
+    the same on all ranks. In training the chosen tokens of a window are packed into a fixed number of places, first come,
+    first served: shapes stay static, later tokens change nothing. Otherwise there are as many places as needed.
     """
 
     def __init__(self, width: int, capacity: float):
@@ -71,8 +71,8 @@ class Router(nn.Module):
             excess_BT = score_BT.detach() - self.threshold
             losses.append(torch.maximum((1 - self.capacity) * excess_BT, -self.capacity * excess_BT).mean())
         T = x_BTD.shape[1]
-        room = min(T, math.ceil(SLACK * self.capacity * T)) if self.training else int(above_BT.sum(1).max())
-        index_BK, filled_BK = pack(above_BT, room)
+        places = min(T, math.ceil(SLACK * self.capacity * T)) if self.training else int(above_BT.sum(1).max())
+        index_BK, filled_BK = pack(above_BT, places)
         index_BKD = index_BK[:, :, None].expand(-1, -1, x_BTD.shape[2])
         gate_BK = torch.tanh(score_BT - self.threshold.detach()).gather(1, index_BK) * filled_BK
         y_BKD = layer(x_BTD.gather(1, index_BKD))
@@ -80,12 +80,12 @@ class Router(nn.Module):
         return torch.zeros_like(x_BTD, dtype=y_BKD.dtype).scatter_add(1, index_BKD, y_BKD)
 
 
-def pack(chosen_BT: Tensor, room: int) -> tuple[Tensor, Tensor]:
-    """Positions (B, room) of the first chosen tokens of each row, and which of these places are filled."""
+def pack(chosen_BT: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """Positions (B, places) of the first chosen tokens of each row, and which of these places are filled."""
     B, T = chosen_BT.shape
     rank_BT = chosen_BT.cumsum(1) - 1
-    place_BT = torch.where(chosen_BT & (rank_BT < room), rank_BT, room)  # the last place takes what finds none
+    place_BT = torch.where(chosen_BT & (rank_BT < places), rank_BT, places)  # the last place takes what finds none
     positions_BT = torch.arange(T, device=chosen_BT.device).expand(B, T)
-    index_BK = torch.zeros(B, room + 1, dtype=torch.int64, device=chosen_BT.device).scatter(1, place_BT, positions_BT)
+    index_BK = torch.zeros(B, places + 1, dtype=torch.int64, device=chosen_BT.device).scatter(1, place_BT, positions_BT)
     count_B1 = chosen_BT.sum(1, keepdim=True)
-    return index_BK[:, :room], torch.arange(room, device=chosen_BT.device) < count_B1
+    return index_BK[:, :places], torch.arange(places, device=chosen_BT.device) < count_B1

@@ -17,7 +17,7 @@ from fairway.errors import RERUN, InputError, reading
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.rotation import block_of
+from fairway.quant.rotation import block_size
 
 Tensors = dict[str, np.ndarray]
 
@@ -96,7 +96,7 @@ def _on_its_grid(matrix: QuantisedMatrix) -> bool:
         and matrix.integer_bits in range(2, 9)
         and int(np.abs(matrix.integers.astype(np.int16)).max()) < 2 ** (matrix.integer_bits - 1)
         and matrix.states in (0, 4, 8)
-        and (not matrix.rotation or block_of(columns) % matrix.rotation == 0)
+        and (not matrix.rotation or block_size(columns) % matrix.rotation == 0)
         and all(map(_on_its_grid, matrix.correction or ()))
     )
 

@@ -77,7 +77,7 @@ def collect(
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding)
     }
-    head = _head_name(model)
+    head = model.lm_head_name
     for tokens_BT in batches:
         tokens_BT = tokens_BT.to(sums[head].uses.device)
         with _observed(model, sums), torch.enable_grad(), torch.autocast(tokens_BT.device.type, enabled=False):
@@ -104,14 +104,10 @@ def evenly_spaced(total: int, length: int, count: int) -> list[int]:
     return [index * (total - length) // max(count - 1, 1) for index in range(count)]
 
 
-def _head_name(model: GPT) -> str:
-    return "stream.embedding.weight" if model.unembedding is None else "unembedding.weight"
-
-
 def _loss(model: GPT, tokens_BT: LongTensor, head: _Sums, seed: int) -> Tensor:
     """Cross-entropy of sampled labels, summed over the tokens. The head's gradients are of the logits before the softcap."""
     hidden_ND = model.hidden(tokens_BT).flatten(0, 1)
-    logits_NV = F.linear(hidden_ND, model.get_parameter(_head_name(model)))
+    logits_NV = F.linear(hidden_ND, model.lm_head)
     logits_NV.register_hook(partial(head.add_layer, hidden_ND.detach()))
     capped_NV = model.capped(logits_NV)
     return F.cross_entropy(capped_NV, draw_labels(capped_NV, tokens_BT, seed).to(capped_NV.device), reduction="sum")
@@ -128,7 +124,7 @@ def _observed(model: GPT, sums: dict[str, _Sums]) -> Iterator[None]:
             parameter.requires_grad_(False)
         for name, module in model.named_modules():
             if isinstance(module, nn.Embedding):
-                own = None if f"{name}.weight" == _head_name(model) else sums[f"{name}.weight"]
+                own = None if f"{name}.weight" == model.lm_head_name else sums[f"{name}.weight"]
                 undo.callback(module.register_forward_hook(partial(_watch_table, own)).remove)
             elif isinstance(module, nn.Linear):
                 watch = partial(_watch_layer, sums[f"{name}.weight"], module in routed)

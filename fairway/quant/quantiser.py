@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.lm.parameters import layer_of, role_of
 from fairway.quant import allocation, clips, low_rank, prune
 from fairway.quant.config import Quant
 from fairway.quant.gptq import Factor, Grid, error_energy, factorise, gptq, nearest
 from fairway.quant.grids import entropy_bits, largest_integer, to_half
 from fairway.quant.hessian import Curvature
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.roles import layer_of, role_of
-from fairway.quant.rotation import block_of, rotate, rotate_hessian
+from fairway.quant.rotation import block_size, rotate, rotate_hessian
 from fairway.quant.rounding import LIMIT
 
 
@@ -47,11 +47,11 @@ class Prepared:
 
 def prepare(state: dict[str, Tensor], curvatures: dict[str, Curvature], params: Quant, layers: int) -> list[Prepared]:
     """The matrices of a network, in the order of `state`. Matrices without curvature will be rounded to nearest."""
-    roles = {name: role_of(name, tensor) for name, tensor in state.items()}
+    roles = {name: role_of(name, tensor.shape) for name, tensor in state.items()}
     matrices = [
         _prepare(name, role, state[name], curvatures.get(name), params, params.bits_of(role, layer_of(name), layers))
         for name, role in roles.items()
-        if role != "small"
+        if role != "fp16"
     ]
     if params.allocation == "uniform":
         return matrices
@@ -68,7 +68,7 @@ def _prepare(name: str, role: str, tensor: Tensor, curvature: Curvature | None, 
         pruned_RC = prune.smallest(weight_RC, params.prune_fraction)
         weight_RC, kept_RC = weight_RC.masked_fill(pruned_RC, 0.0), ~pruned_RC.numpy()
     if params.rotation == "hadamard":
-        rotation = block_of(weight_RC.shape[1])
+        rotation = block_size(weight_RC.shape[1])
         weight_RC = rotate(weight_RC, rotation)
     if curvature is not None and curvature.hessian_CC.any():
         hessian_CC = rotate_hessian(curvature.hessian_CC, rotation) if rotation else curvature.hessian_CC
@@ -216,7 +216,7 @@ def fp16_tensors(state: dict[str, Tensor], mantissa_bits: int) -> dict[str, np.n
     return {
         name: shortened(tensor, mantissa_bits).cpu().numpy()
         for name, tensor in state.items()
-        if role_of(name, tensor) == "small"
+        if role_of(name, tensor.shape) == "fp16"
     }
 
 

@@ -14,7 +14,7 @@ Array = TypeVar("Array")  # numpy array or torch tensor, float32 or float64
 LARGEST_BLOCK = 1024
 
 
-def block_of(columns: int) -> int:
+def block_size(columns: int) -> int:
     """The largest power of two, at most 1024, that divides `columns`: 512 for 1536 = 3 x 512; a block of 1 changes nothing."""
     return min(columns & -columns, LARGEST_BLOCK)
 

@@ -6,11 +6,10 @@ head, the container's header) stands under its own name. Seconds are measurement
 
 import json
 import math
-import re
 
 import pandas as pd
 
-BLOCK = re.compile(r"blocks\.(\d+)\.")
+from fairway.lm.parameters import module_of
 
 
 def by_layer(roles: pd.DataFrame) -> pd.DataFrame:
@@ -18,23 +17,17 @@ def by_layer(roles: pd.DataFrame) -> pd.DataFrame:
 
     `roles` is the table of the stage compress: role, name, weights, bytes; a row a tensor.
     """
-    keyed = roles.assign(layer=roles["name"].map(layer))
+    keyed = roles.assign(layer=roles["name"].map(module_of))
     by_role = keyed.pivot_table(index="layer", columns="role", values="bytes", aggfunc="sum", fill_value=0)
     totals = keyed.groupby("layer")[["weights", "bytes"]].sum()
     frame = totals.join(by_role[list(dict.fromkeys(roles["role"]))])
     return frame.loc[sorted(frame.index, key=_depth)].reset_index()
 
 
-def layer(name: str) -> str:
-    """'block 3' of a tensor in a block; of a tensor of the input stream its part of it, of any other its module."""
-    block = BLOCK.match(name)
-    return f"block {block[1]}" if block else name.removeprefix("stream.").split(".")[0]
-
-
 def _depth(layer: str) -> tuple:
     """Embeddings and what else feeds the stack, the blocks, the head, the header."""
     is_block = layer.startswith("block ")
-    late = 3 if layer == "header" else 2 if layer == "unembedding" else 1 if is_block else 0
+    late = 3 if layer == "header" else 2 if layer == "lm_head" else 1 if is_block else 0
     return late, int(layer.split()[1]) if is_block else 0, layer
 
 

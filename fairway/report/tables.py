@@ -31,7 +31,7 @@ ROLES = {
     "feed_forward": "weights: feed-forward",
     "projection": "weights: projections",
     "embedding": "weights: embeddings",
-    "small": "weights: vectors and scalars",
+    "fp16": "weights: vectors and scalars",
     "container": "weights: header",
 }
 

@@ -24,8 +24,7 @@ from fairway.score.ttt import TestTimeTraining
 
 def tree_of(model: GPT) -> np.ndarray:
     """The ranks of the vocabulary tree, uint16 (V,), that the artifact's own head decides."""
-    head = model.stream.embedding if model.unembedding is None else model.unembedding
-    return leaf_ranks(head.weight.detach().float().cpu().numpy())
+    return leaf_ranks(model.lm_head.detach().float().cpu().numpy())
 
 
 def blend(neural: Tensor, cached: Tensor, nearest: Tensor, weight: float) -> Tensor:

@@ -9,30 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fairway.lm.model import GPT
+from fairway.lm.parameters import row_of
 
 SEED = 0  # of A: a constant, so that the decoder starts as the encoder did
-PLACES = {  # a target of `ttt.lora_targets`: the ends of the names of its matrices
-    "query": (".attention.query.weight",),
-    "key": (".attention.key.weight",),
-    "value": (".attention.value.weight",),
-    "output": (".attention.output.weight",),
-    "feed_forward": (".feed_forward.up.weight", ".feed_forward.down.weight", ".feed_forward.gate.weight"),
-    "head": ("unembedding.weight",),
-}
 
 
 def adapted_names(model: GPT, targets: list[str]) -> list[str]:
     """Names of the matrices that `targets` stand for, in the order of the network."""
-    ends = tuple(end for target in targets for end in PLACES[target])
-    return [name for name, _ in model.named_parameters() if name.endswith(ends)]
-
-
-def untie_head(model: GPT) -> None:
-    """Give a tied network a head of its own that starts as its embedding table, so that the head can be adapted alone."""
-    if model.unembedding is None:
-        table_VD = model.stream.embedding.weight
-        model.unembedding = nn.Linear(*table_VD.T.shape, bias=False, device=table_VD.device)
-        model.unembedding.weight.data.copy_(table_VD.data)
+    return [name for name, _ in model.named_parameters() if row_of(name).lora in targets]
 
 
 class Adapters:

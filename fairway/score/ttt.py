@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from fairway.errors import InputError
 from fairway.lm.model import GPT
+from fairway.lm.parameters import layer_of, of_feed_forward, row_of
 from fairway.score.config import Ttt
-from fairway.score.lora import Adapters, adapted_names, untie_head
+from fairway.score.lora import Adapters, adapted_names
 from fairway.score.optimizers import OPTIMIZERS
 
 SURPRISING, EASY = 2.1, 1.75  # nats a token of a chunk, above and below which `adaptive_epochs` adds and drops one (#999)
@@ -152,19 +153,18 @@ def windows(text: np.ndarray, fresh: int, length: int) -> tuple[Tensor, Tensor, 
 def learning_names(model: GPT, settings: Ttt) -> list[str]:
     """Names of the tensors that change; of adapters the matrices they are added to. A tied head is untied for its adapter.
 
-    "feed_forward" is the matrices of these layers, what else an activation learns, and the scales per channel through
-    which they return; #861, which chose by name, also had the scales of attention and of value embeddings in it.
+    #861, which chose the parameters of "feed_forward" by name, also had the scales of attention and of value embeddings in it.
     Raises InputError when there are none.
     """
     if settings.parameters == "lora":
         if "head" in settings.lora_targets:
-            untie_head(model)
+            model.untie_lm_head()
         names = adapted_names(model, settings.lora_targets)
     else:
-        names = [name for name, _ in model.named_parameters() if not name.endswith("router.threshold")]  # has no gradient
+        names = [name for name, _ in model.named_parameters() if row_of(name).text_gradient]
         if settings.parameters == "feed_forward":
-            names = [name for name in names if ".feed_forward" in name]
-    names = [name for name in names if block_of(name) is None or block_of(name) >= settings.freeze_blocks]
+            names = list(filter(of_feed_forward, names))
+    names = [name for name in names if (layer := layer_of(name)) is None or layer >= settings.freeze_blocks]
     if not names:
         raise InputError(
             f"ttt.parameters {settings.parameters} with ttt.freeze_blocks {settings.freeze_blocks} leaves nothing to learn "
@@ -173,15 +173,9 @@ def learning_names(model: GPT, settings: Ttt) -> list[str]:
     return names
 
 
-def block_of(name: str) -> int | None:
-    """The block that a parameter belongs to, if any."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blocks" else None
-
-
 def block_multiplier(name: str, settings: Ttt, blocks: int) -> float:
     """From `first_block` at the first block that learns, linearly, to 1 at the last; 1 for what is in no block."""
-    block = block_of(name)
+    block = layer_of(name)
     if block is None:
         return 1.0
     depth = (block - settings.freeze_blocks) / max(blocks - settings.freeze_blocks - 1, 1)

@@ -36,10 +36,10 @@ class Objective(nn.Module):
         self.heads = nn.ParameterList(torch.zeros(a.vocabulary_size, a.width) for _ in range(train.mtp_heads))
         self.roles = {f"model.{name}": role for name, role in grid_weights(model).items()}
 
-    def forward(self, windows: Tensor, teacher: GPT | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, windows: Tensor, teacher: GPT | None = None, recurrent: bool = True) -> tuple[Tensor, Tensor]:
         routing: list[Tensor] = []
         inputs, targets = windows[:, :-1], windows[:, 1:]
-        hidden_BTD = self.model.hidden(inputs, losses=routing)
+        hidden_BTD = self.model.hidden(inputs, losses=routing, recurrent=recurrent)
         logits_BTV = self.model.head(hidden_BTD)
         entropy = cross_entropy(logits_BTV, targets)
         loss = entropy + sum(routing)
@@ -47,7 +47,7 @@ class Objective(nn.Module):
             loss = loss + self.train_params.mtp_weight * self._further_tokens(hidden_BTD, targets)
         if teacher is not None:
             with torch.no_grad():
-                teacher_logits_BTV = teacher(inputs)
+                teacher_logits_BTV = teacher(inputs, recurrent=recurrent)
             divergence = distillation(logits_BTV, teacher_logits_BTV, self.train_params.distill_temperature)
             loss = loss + self.train_params.distill_weight * divergence
         return loss, entropy.detach()
@@ -78,11 +78,8 @@ class Objective(nn.Module):
         """The loss function of a phase, with matrix products in `dtype`."""
 
         def loss(windows: Tensor) -> tuple[Tensor, Tensor]:
-            self.model.recurrent = phase.recurrent
-            if teacher is not None:
-                teacher.recurrent = phase.recurrent
             with torch.autocast(windows.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                return self(windows, teacher if phase.distilled else None)
+                return self(windows, teacher if phase.distilled else None, phase.recurrent)
 
         return loss
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from fairway.errors import InputError
 from fairway.lm.model import GPT
+from fairway.lm.parameters import layer_of
 from fairway.train.config import PrequantTtt
 
 
@@ -27,7 +28,7 @@ def parameter_groups(model: GPT, config: PrequantTtt) -> list[dict]:
         {"params": list(block.parameters()), "base_lr": config.lr * (config.first_block + (1 - config.first_block) * i / last)}
         for i, block in enumerate(learning)
     ]
-    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("blocks.")]
+    rest = [parameter for name, parameter in model.named_parameters() if layer_of(name) is None]
     return [*groups, {"params": rest, "base_lr": config.lr}]
 
 

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fairway.lm.parameters import role_of
 from fairway.quant.grids import SMALLEST_STEP, dequantise, largest_integer, quantise, row_scales
-from fairway.quant.roles import role_of
 from fairway.train.config import Qat
 
 
 def grid_weights(model: nn.Module) -> dict[str, str]:
-    """Names of the parameters that `quant` puts on a grid → their roles (quant.roles)."""
-    roles = {name: role_of(name, parameter) for name, parameter in model.named_parameters()}
-    return {name: role for name, role in roles.items() if role != "small"}
+    """Names of the parameters that `quant` puts on a grid → their roles."""
+    roles = {name: role_of(name, parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: role for name, role in roles.items() if role != "fp16"}
 
 
 def grid_of(role: str, qat: Qat) -> tuple[int, float]:

@@ -43,9 +43,9 @@ PLAIN = (  # the code without a compiler: path, what it has, what it gets instea
         "return Table(np.zeros(capacity, node)",
         "return Table(np.zeros(capacity, node).view(np.recarray)",
     ),
-    ("lm/decoder.py", "def dot(x, y):\n", "def dot(x, y):\n    return x @ y\n"),
+    ("lm/operations.py", "def dot(x, y):\n", "def dot(x, y):\n    return x @ y\n"),
     (
-        "lm/decoder.py",
+        "lm/operations.py",
         "def product(weight_OI, x_I):\n",
         "def product(weight_OI, x_I):\n    return weight_OI @ x_I[: weight_OI.shape[1]]\n",
     ),

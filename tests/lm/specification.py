@@ -144,12 +144,12 @@ def joined(w, a, index, x, skip):
     return gate * x + (1 - gate) * skip
 
 
-def logits(model, tokens, context=10**9):
+def logits(model, tokens, context=10**9, recurrent=True):
     """Logits (T, V) of a network in eval mode that sees `context` positions in each layer."""
     a, w = model.architecture, {name: tensor.detach().double().numpy() for name, tensor in model.named_parameters()}
     x0 = x = embedded(w, a, tokens)
     first_values, outputs = [], []
-    passes, unet = order(a, model.recurrent)
+    passes, unet = order(a, recurrent)
     half = unet // 2 if a.unet_skips != "none" else 0
     for number, layer in enumerate(passes):
         name, depth = f"blocks.{layer}.", 1 / math.sqrt(layer + 1) if a.depth_scale else 1.0

@@ -1,80 +1,80 @@
-"""The embedding stream: what the previous token adds, and that nothing of a document reaches the next one."""
+"""The embedding: what the previous token adds, and that nothing of a document reaches the next one."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from fairway.lm.embeddings import EmbeddingStream, PreviousToken, ValueEmbedding
+from fairway.lm.embeddings import Embedding, PreviousToken, ValueEmbedding
 from fairway.lm.model import GPT
 
 BOS = 1
 
 
 @pytest.fixture(params=["xor", "linear"])
-def stream(request, tiny):
+def embedding(request, tiny):
     torch.manual_seed(0)
-    stream = EmbeddingStream(dataclasses.replace(tiny, bigram_hash=request.param))
+    embedding = Embedding(dataclasses.replace(tiny, bigram_hash=request.param))
     with torch.no_grad():
-        stream.smear_gate.normal_()
-    return stream.eval()
+        embedding.smear_gate.normal_()
+    return embedding.eval()
 
 
-def embed(stream, *tokens: int) -> torch.Tensor:
+def embed(embedding, *tokens: int) -> torch.Tensor:
     """(T, D), as one window."""
-    return stream(torch.tensor([tokens]), None)[0].detach()
+    return embedding(torch.tensor([tokens]), None)[0].detach()
 
 
-def test_a_token_reaches_the_next_one_and_its_pair_one_more(stream):
+def test_a_token_reaches_the_next_one_and_its_pair_one_more(embedding):
     """The pair of the first two tokens is part of what smears into the third. 5 and 8 have buckets of their own."""
-    one, other = embed(stream, 5, 7, 9, 2), embed(stream, 8, 7, 9, 2)
+    one, other = embed(embedding, 5, 7, 9, 2), embed(embedding, 8, 7, 9, 2)
     assert (one[1] - other[1]).abs().max() > 0.1
     assert (one[2] - other[2]).abs().max() > 0.01
     assert torch.equal(one[3], other[3])
 
 
-def test_nothing_passes_a_document_start_in_a_window(stream):
-    one, other = embed(stream, 5, BOS, 7), embed(stream, 8, BOS, 7)
+def test_nothing_passes_a_document_start_in_a_window(embedding):
+    one, other = embed(embedding, 5, BOS, 7), embed(embedding, 8, BOS, 7)
     assert torch.equal(one[1:], other[1:])
-    torch.testing.assert_close(one[1], embed(stream, BOS)[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(one[1], embed(embedding, BOS)[0], atol=1e-6, rtol=1e-6)
 
 
-def test_nothing_passes_a_document_start_between_blocks(stream):
+def test_nothing_passes_a_document_start_between_blocks(embedding):
     after = []
     for before in (5, 8):
         previous = PreviousToken()
-        stream(torch.tensor([[before]]), previous)
-        after.append(stream(torch.tensor([[BOS, 7]]), previous)[0])
+        embedding(torch.tensor([[before]]), previous)
+        after.append(embedding(torch.tensor([[BOS, 7]]), previous)[0])
     assert torch.equal(*after)
 
 
 @pytest.mark.parametrize("off", [{"bigram_buckets": 0}, {"smear_gate": False}])
 def test_each_of_pair_and_smear_alone_looks_back_and_stops_at_a_document_start(tiny, off):
     torch.manual_seed(0)
-    stream = EmbeddingStream(dataclasses.replace(tiny, **off))
-    assert (embed(stream, 5, 7)[1] - embed(stream, 8, 7)[1]).abs().max() > 0.01
-    assert torch.equal(embed(stream, 5, BOS)[1], embed(stream, 8, BOS)[1])
+    embedding = Embedding(dataclasses.replace(tiny, **off))
+    assert (embed(embedding, 5, 7)[1] - embed(embedding, 8, 7)[1]).abs().max() > 0.01
+    assert torch.equal(embed(embedding, 5, BOS)[1], embed(embedding, 8, BOS)[1])
 
 
 def test_without_both_no_token_looks_back(tiny):
     torch.manual_seed(0)
-    stream = EmbeddingStream(dataclasses.replace(tiny, bigram_buckets=0, smear_gate=False))
-    assert torch.equal(embed(stream, 5, 7)[1], embed(stream, 8, 7)[1])
+    embedding = Embedding(dataclasses.replace(tiny, bigram_buckets=0, smear_gate=False))
+    assert torch.equal(embed(embedding, 5, 7)[1], embed(embedding, 8, 7)[1])
 
 
-def test_a_stream_in_blocks_equals_one_window(stream):
+def test_a_text_in_chunks_equals_one_window(embedding):
     tokens = (5, 7, BOS, 9, 9, 2)
     previous, pieces = PreviousToken(), []
     for piece in (tokens[:1], tokens[1:4], tokens[4:]):
-        pieces.append(stream(torch.tensor([piece]), previous)[0])
-    torch.testing.assert_close(torch.cat(pieces), embed(stream, *tokens), atol=1e-6, rtol=1e-6)
+        pieces.append(embedding(torch.tensor([piece]), previous)[0])
+    torch.testing.assert_close(torch.cat(pieces), embed(embedding, *tokens), atol=1e-6, rtol=1e-6)
 
 
 def buckets(tiny, form: str, *tokens: int) -> list[int]:
     """Which rows of the table of pairs are looked up."""
-    stream, seen = EmbeddingStream(dataclasses.replace(tiny, bigram_hash=form)), []
-    stream.bigram.table.register_forward_hook(lambda module, inputs, output: seen.extend(inputs[0][0].tolist()))
-    embed(stream, *tokens)
+    embedding, seen = Embedding(dataclasses.replace(tiny, bigram_hash=form)), []
+    embedding.bigram.table.register_forward_hook(lambda module, inputs, output: seen.extend(inputs[0][0].tolist()))
+    embed(embedding, *tokens)
     return seen
 
 
@@ -88,9 +88,7 @@ def test_pairs_are_hashed_as_published(tiny):
 
 
 def test_only_the_published_form_of_each_hash_has_a_scale(tiny):
-    scaled = [
-        EmbeddingStream(dataclasses.replace(tiny, bigram_hash=form)).bigram.scale is not None for form in ("xor", "linear")
-    ]
+    scaled = [Embedding(dataclasses.replace(tiny, bigram_hash=form)).bigram.scale is not None for form in ("xor", "linear")]
     assert scaled == [True, False]
 
 

@@ -190,7 +190,7 @@ def flops(block: Block, x_BTD: torch.Tensor, part: str, backward: bool) -> int:
         x_BTD, rotary_tables(0, x_BTD.shape[1], 4, 100.0, x_BTD.device), cache=None, band=None, value_embedding_BTV=None
     )
     with FlopCounterMode(display=False) as counter:
-        y = block(x_BTD, shared, slot=0)
+        y = block(x_BTD, shared, pass_index=0)
         if backward:
             y.sum().backward()
     return sum(counter.get_flop_counts()[f"Block.{part}"].values())

@@ -86,16 +86,16 @@ def model(request, tiny, shaken) -> GPT:
     return shaken(dataclasses.replace(tiny, **request.param))
 
 
-def window(model: GPT, tokens: list[int]) -> torch.Tensor:
+def window(model: GPT, tokens: list[int], recurrent: bool = True) -> torch.Tensor:
     """Logits (T, V)."""
-    return model(torch.tensor([tokens]))[0].detach()
+    return model(torch.tensor([tokens]), recurrent=recurrent)[0].detach()
 
 
-def stream(model: GPT, tokens: list[int], context: int, lengths: list[int]) -> torch.Tensor:
+def stream(model: GPT, tokens: list[int], context: int, lengths: list[int], recurrent: bool = True) -> torch.Tensor:
     """Logits (T, V) of tokens fed in blocks of the given lengths."""
     state, pieces, at = StreamState.start(context), [], 0
     for length in lengths:
-        pieces.append(model(torch.tensor([tokens[at : at + length]]), state)[0])
+        pieces.append(model(torch.tensor([tokens[at : at + length]]), state, recurrent)[0])
         at += length
     assert at == len(tokens) == state.cache.position
     return torch.cat(pieces).detach()
@@ -121,10 +121,9 @@ def test_a_stream_beyond_its_context_equals_a_band_in_every_layer(model):
 def test_before_the_recurrence_is_switched_on_layers_run_once(tiny, shaken, recurrence):
     model = shaken(dataclasses.replace(tiny, **recurrence))
     again = window(model, TOKENS)
-    model.recurrent = False
-    once = specification.logits(model, TOKENS)
-    assert_near(window(model, TOKENS), once)
-    assert_near(stream(model, TOKENS, 99, [4, 1, 7]), once)
+    once = specification.logits(model, TOKENS, recurrent=False)
+    assert_near(window(model, TOKENS, recurrent=False), once)
+    assert_near(stream(model, TOKENS, 99, [4, 1, 7], recurrent=False), once)
     assert np.abs(again.numpy() - once).max() > 1e-2
 
 

@@ -226,7 +226,7 @@ def test_every_coder_keeps_every_weight(network, coder):
     assert metrics["weights_bytes"] == sum(int(row["bytes"]) for row in rows) == WEIGHTS.stat().st_size
     assert metrics["parameters"] == sum(int(row["weights"]) for row in rows) == sum(w.size for w in weights.values())
     assert metrics["challenge_bytes"] == metrics["code_bytes"] + metrics["weights_bytes"]
-    assert {row["role"] for row in rows} == {"attention", "feed_forward", "embedding", "small", "container"}
+    assert {row["role"] for row in rows} == {"attention", "feed_forward", "embedding", "fp16", "container"}
 
 
 def test_a_submission_above_the_budget_is_refused_with_what_would_help(network):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.quant.rotation import block_of, rotate, rotate_hessian
+from fairway.quant.rotation import block_size, rotate, rotate_hessian
 
 
 def hadamard(columns: int, block: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def gaussian(rows: int, columns: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(("columns", "block"), [(1, 1), (7, 1), (96, 32), (512, 512), (1536, 512), (2048, 1024), (8192, 1024)])
 def test_block_is_the_largest_power_of_two_up_to_1024(columns, block):
-    assert block_of(columns) == block
+    assert block_size(columns) == block
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 6), st.integers(0, 99))

@@ -6,7 +6,7 @@ from fairway.report import breakdown
 
 ROLES = pd.DataFrame(
     [
-        ("small", "blocks.0.scale", 4, 14),
+        ("fp16", "blocks.0.scale", 4, 14),
         ("attention", "blocks.10.attention.key.weight", 100, 50),
         ("attention", "blocks.2.attention.key.weight", 100, 60),
         ("embedding", "stream.embedding.weight", 200, 90),
@@ -21,9 +21,9 @@ ROLES = pd.DataFrame(
 
 def test_layers_add_up_and_stand_in_the_order_of_the_network():
     frame = breakdown.by_layer(ROLES)
-    assert frame["layer"].tolist() == ["bigram", "embedding", "block 0", "block 2", "block 10", "unembedding", "header"]
+    assert frame["layer"].tolist() == ["bigram", "embedding", "block 0", "block 2", "block 10", "lm_head", "header"]
     assert frame["bytes"].sum() == ROLES["bytes"].sum() and frame["weights"].sum() == ROLES["weights"].sum()
-    roles = ["small", "attention", "embedding", "projection", "container"]
+    roles = ["fp16", "attention", "embedding", "projection", "container"]
     assert frame[roles].sum(axis=1).tolist() == frame["bytes"].tolist()
     assert frame.set_index("layer").loc["bigram", ["embedding", "projection"]].tolist() == [9, 8]
 

@@ -73,13 +73,13 @@ def scores_of(text: bytes) -> dict[str, np.ndarray]:
 def inputs():
     text = b"\0".join([40 * EVIL, 30 * b"plain words. ", 40 * b"other\nlines\n"])
     scores = scores_of(text)
-    tensors = [("attention", "blocks.0.key.weight", 1000, 500), ("small", "a<b", 10, 40), ("new", "blocks.1.x", 3, 9)]
+    tensors = [("attention", "blocks.0.key.weight", 1000, 500), ("fp16", "a<b", 10, 40), ("new", "blocks.1.x", 3, 9)]
     columns = ["role", "name", "weights", "bytes"]
     roles = pd.DataFrame([*tensors, ("container", "header", 0, 10)], columns=columns)
     steps = [("float", 1.5, None), ("quantized", 1.625, -0.125), ("mixture", 1.25, 0.375)]
     compress = {"code_bytes": 341, "tokenizer_bytes": 100, "artifact_bytes": 1000}
     matrices = pd.DataFrame(
-        [("<m>", "attention", 8, 4, 0.25, 0.001, 3.5), ("unseen", "small", 8, 4, 0.125, -1.0, 2.0)],
+        [("<m>", "attention", 8, 4, 0.25, 0.001, 3.5), ("unseen", "fp16", 8, 4, 0.125, -1.0, 2.0)],
         columns=["name", "role", "rows", "columns", "relative_error", "estimated_loss", "entropy"],
     )
     frames = {

@@ -210,7 +210,7 @@ def test_without_a_cache_there_is_no_step_of_it():
 
 
 def test_parts_of_the_artifact_add_up():
-    rows = [("small", 3, 6), ("attention", 100, 30), ("new", 1, 1), ("attention", 56, 20), ("container", 0, 4)]
+    rows = [("fp16", 3, 6), ("attention", 100, 30), ("new", 1, 1), ("attention", 56, 20), ("container", 0, 4)]
     roles = pd.DataFrame(rows, columns=["role", "weights", "bytes"])
     frame = tables.byte_parts(METRICS["compress"], roles)
     assert list(frame[["part", "bytes", "weights"]].itertuples(index=False, name=None)) == [

@@ -9,14 +9,14 @@ from torch import nn
 from torch.func import functional_call
 
 from fairway.lm.model import StreamState
-from fairway.score.lora import Adapters, adapted_names, untie_head
+from fairway.score.lora import Adapters, adapted_names
 
 TOKENS = torch.tensor([[5, 40, 40, 1, 7, 9, 63, 0, 1, 1, 12, 5]])
 
 
 def adapters_of(model, targets: list[str], rank: int = 3, alpha: float = 6.0) -> tuple[list[str], Adapters]:
     if "head" in targets:
-        untie_head(model)
+        model.untie_lm_head()
     names = adapted_names(model, targets)
     return names, Adapters([model.get_parameter(name) for name in names], rank, alpha)
 

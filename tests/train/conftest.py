@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.lm import parameters
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
-from fairway.quant import roles
 from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
 from fairway.train.ranks import Ranks
@@ -67,7 +67,7 @@ def still() -> dict[str, float]:
 @pytest.fixture
 def all_on_grids(monkeypatch):
     """Puts every matrix and table of the tiny network on a grid, though quant leaves ones this small alone."""
-    monkeypatch.setattr(roles, "SMALL", 100)
+    monkeypatch.setattr(parameters, "FP16_ELEMENTS", 100)
 
 
 @pytest.fixture
