@@ -19,7 +19,7 @@ ROLE_COLORS = {
     "feed_forward": "orange",
     "embedding": "green",
     "projection": "sky",
-    "small": "pink",
+    "fp16": "pink",
     "container": "grey",
 }
 LEGEND = {score.color: score.name for score in PER_TOKEN}
