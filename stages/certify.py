@@ -44,7 +44,7 @@ def main() -> None:
     start = time.monotonic()
     config, budget = load(PARAMS, "certify", Certify), load(PARAMS, "compress", Compress).budget_bytes
     settings = Settings(*(load(PARAMS, name, section) for name, section in SECTIONS.items()))
-    submission = packing.seal((ARTIFACTS / "compress/submission.pyz").read_bytes(), dataclasses.asdict(settings))
+    submission = packing.seal((ARTIFACTS / "compress/submission.pyz").read_bytes(), settings.to_json())
     with zipfile.ZipFile(io.BytesIO(submission)) as archive:
         tokenizer, weights = Tokenizer.from_bytes(archive.read(packing.TOKENIZER)), archive.read(packing.WEIGHTS)
     splits = {name: read_split(ARTIFACTS / "tokenize" / name, tokenizer.vocabulary_size) for name in SPLITS}

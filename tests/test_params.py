@@ -1,6 +1,7 @@
 """The loader of params.yaml: what it reads as what, and the one sentence for each way to get it wrong."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from fairway.params import load, parse, read_yaml
 from fairway.quant.config import Quant
 from fairway.score.config import Eval, Settings, Ttt
 from fairway.sections import SECTIONS
+from fairway.submission.packing import SETTINGS_BYTES
 from fairway.train.config import PrequantTtt, Qat, Train
 
 REPOSITORY = Path(__file__).parent.parent
@@ -268,4 +270,13 @@ def test_what_is_not_named_is_off():
 
 def test_settings_survive_json():
     settings = Settings(section(Eval, "eval"), section(Ttt, "ttt"), section(Cache, "cache"), section(Ngram, "ngram"))
-    assert Settings.from_json(dataclasses.asdict(settings)) == settings
+    assert Settings.from_json(settings.to_json()) == Settings.from_json(dataclasses.asdict(settings)) == settings
+
+
+def test_only_settings_that_are_not_the_defaults_are_written():
+    """So that a new param takes no room in the artifacts that do not use it."""
+    assert Settings().to_json() == {"eval": {}, "ttt": {}, "cache": {}, "ngram": {}}
+    settings = Settings(cache=Cache(tokens=5), ngram=Ngram(mixture="tilt", tilt=0.5))
+    assert settings.to_json() == {"eval": {}, "ttt": {}, "cache": {"tokens": 5}, "ngram": {"mixture": "tilt"}}
+    shipped = Settings(section(Eval, "eval"), section(Ttt, "ttt"), section(Cache, "cache"), section(Ngram, "ngram"))
+    assert len(json.dumps(shipped.to_json())) < SETTINGS_BYTES / 2

@@ -68,6 +68,16 @@ class Settings:
     cache: Cache = Cache()
     ngram: Ngram = Ngram()
 
+    def to_json(self) -> dict[str, dict]:
+        """The values that are not the defaults, by section: a param takes no room in the artifacts that do not use it."""
+        return {name: changed(section) for name, section in vars(self).items()}
+
     @classmethod
-    def from_json(cls, content: dict) -> "Settings":
-        return cls(Eval(**content["eval"]), Ttt(**content["ttt"]), Cache(**content["cache"]), Ngram(**content["ngram"]))
+    def from_json(cls, content: dict[str, dict]) -> "Settings":
+        """The defaults with these values."""
+        return cls(**{name: type(default)(**content.get(name, {})) for name, default in vars(cls()).items()})
+
+
+def changed(section: Eval | Ttt | Cache | Ngram) -> dict:
+    default = vars(type(section)())
+    return {name: value for name, value in vars(section).items() if value != default[name]}

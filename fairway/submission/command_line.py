@@ -22,10 +22,9 @@ import torch
 
 from fairway.codec.network import model_from
 from fairway.errors import InputError
-from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.mixture.tree_mixture import word_starts
-from fairway.score.config import Eval, Settings
+from fairway.score.config import Settings
 from fairway.score.predictor import Predictor
 from fairway.submission import text
 from fairway.submission.streams import chunks, created, opened
@@ -58,7 +57,9 @@ class Submission:
 
     @functools.cached_property
     def settings(self) -> Settings:
-        return settings_from(json.loads(self._member("settings.json")), self.model.architecture)
+        """The sealed settings; before anything is sealed, the network alone, streaming with its training length."""
+        sealed, length = json.loads(self._member("settings.json")), self.model.architecture.sequence_length
+        return Settings.from_json(sealed or {"eval": {"context": length, "block": length}})
 
     def predictor(self, targets: int) -> Predictor:
         return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)
@@ -66,14 +67,6 @@ class Submission:
     def tokens(self, file: BinaryIO) -> Iterator[np.ndarray]:
         """The tokens of a file from its start, in pieces; the first BOS is implied."""
         return self.tokenizer.encode_bytes(chunks(file))
-
-
-def settings_from(content: dict, architecture: Architecture) -> Settings:
-    """The sealed settings; before anything is sealed, the network alone, streaming with its training length."""
-    if content:
-        return Settings.from_json(content)
-    length = architecture.sequence_length
-    return Settings(Eval(context=length, block=length))
 
 
 class Progress:

@@ -28,7 +28,7 @@ from fairway.submission.shaking import mentions, shaken
 PLACE = "artifacts/compress/submission.pyz"  # the path in error messages
 MODULES = ["fairway.submission.command_line", "fairway.submission.text"]  # their code is packed; the first has `main`
 SETTINGS = "settings.json"
-SETTINGS_BYTES = 2048  # room for the settings of mixtures to come; JSON of the default params takes 767
+SETTINGS_BYTES = 1024  # of JSON; params at their default values take none (score.config.Settings.to_json)
 TOKENIZER = "tokenizer.model"
 WEIGHTS = "model.fwy"
 START = "\ninstall(__spec__.loader)\nfrom {entry} import main\nsys.exit(main(sys.argv[1:]))\n"

@@ -272,7 +272,7 @@ def test_submission():
     for content, sentence in (
         (whole.replace(b"weights", b"wfights"), "not a zip application ('model.fwy' does not match its checksum)"),
         (whole[:-1], "not a zip application (File is not a zip file)"),
-        (whole.replace(b"settings", b"sittings"), "expected 'settings.json' of 2048 bytes last, found 'sittings.json'"),
+        (whole.replace(b"settings", b"sittings"), "expected 'settings.json' of 1024 bytes last, found 'sittings.json'"),
     ):
         assert said(packing.seal, content, {}) == f"artifacts/compress/submission.pyz: {sentence}; {RERUN}"
 

@@ -54,7 +54,7 @@ def unsealed(tiny, shaken) -> bytes:
 
 @pytest.fixture(scope="module")
 def sealed(unsealed) -> bytes:
-    return packing.seal(unsealed, dataclasses.asdict(SETTINGS))
+    return packing.seal(unsealed, SETTINGS.to_json())
 
 
 @pytest.fixture
