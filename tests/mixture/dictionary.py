@@ -155,17 +155,17 @@ class DictionaryTilt:
     def __init__(self, settings):
         self.beta, self.rate = defaultdict(lambda: settings.tilt), settings.learning_rate
 
-    def distribution(self, neural: list[float], hint: int, order: int) -> list[float]:
-        weights = [math.exp(self.beta[order]) if order and token == hint else 1.0 for token in range(len(neural))]
+    def distribution(self, neural: list[float], match: int, order: int) -> list[float]:
+        weights = [math.exp(self.beta[order]) if order and token == match else 1.0 for token in range(len(neural))]
         total = sum(p * weight for p, weight in zip(neural, weights, strict=True))
         return [p * weight / total for p, weight in zip(neural, weights, strict=True)]
 
-    def learn(self, token: int, neural: list[float], hint: int, order: int) -> None:
+    def learn(self, token: int, neural: list[float], match: int, order: int) -> None:
         """The derivative of ln p'(token) by β, by central difference."""
         if order:
             values, beta = [], self.beta[order]
             for self.beta[order] in (beta - 1e-4, beta + 1e-4):
-                values.append(math.log(self.distribution(neural, hint, order)[token]))
+                values.append(math.log(self.distribution(neural, match, order)[token]))
             self.beta[order] = beta + self.rate * (values[1] - values[0]) / 2e-4
 
 
