@@ -108,7 +108,8 @@ def run_in_sandbox(folder: Path, *arguments: str) -> tuple[float, Speed]:
 def print_table(name: str, text: bytes, artifact_bytes: int, rows: dict[str, Result]) -> None:
     print(f"\n## {name}: {len(text):,} bytes\n")
     print(
-        "| coder | bytes | bits a byte | with the artifact | to fairway | compress s | decompress s | bytes/s | back bytes/s |"
+        "| coder | bytes | bits per byte | with the artifact | to fairway "
+        "| compress s | decompress s | bytes/s | back bytes/s |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for key, (size, encode, decode) in rows.items():

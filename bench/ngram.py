@@ -128,7 +128,7 @@ def without_cache(features: Features) -> Features:
 
 class Measured(NamedTuple):
     bpb: float
-    rate: float  # tokens a second
+    rate: float  # tokens per second
 
 
 def measured(given: Recorded, features: Features, settings: Ngram, tokens: int) -> Measured:
@@ -154,14 +154,14 @@ def kinds_table(network: float, kinds: dict[str, Measured]) -> list[str]:
 
 
 def rate_on_slice(given: Recorded, settings: Ngram, tokens: int) -> tuple[float, np.ndarray]:
-    """Tokens a second on the first tokens, and their nats."""
+    """Tokens per second on the first tokens, and their nats."""
     mixture, part = given.mixture(settings), given.features[:tokens]
     seconds, (nats, _) = timed(lambda: mixture.score(part))
     return tokens / seconds, nats
 
 
 def dictionary_rate(given: Recorded, counts: type[DictionaryCounts], tokens: int, expected: np.ndarray) -> float:
-    """Tokens a second of the linear mixture in dictionaries."""
+    """Tokens per second of the linear mixture in dictionaries."""
     part, vocabulary = given.features[:tokens], len(given.ranks)
     neural = np.exp(-part["nats"].astype(np.float64))
     peer = DictionaryMixture(BEST_LINEAR, vocabulary)
@@ -171,7 +171,7 @@ def dictionary_rate(given: Recorded, counts: type[DictionaryCounts], tokens: int
 
 
 def plain_tree_rate(given: Recorded, tokens: int, expected: np.ndarray) -> float:
-    """Tokens a second of the tree in dictionaries."""
+    """Tokens per second of the tree in dictionaries."""
     part = given.features[:tokens]
     peer = PlainTree(BEST_TREE, given.ranks, given.starts, given.bos)
     rows = part["token"].tolist(), part["paths"].tolist(), part["nearest"].tolist(), part["entropy"].tolist()
@@ -196,8 +196,8 @@ def report(given: Recorded, sizes: Sizes) -> str:
     lines = [
         "# n-gram mixtures on one core",
         "",
-        f"Orders up to {BEST_LINEAR.max_order} where no more is said. bpb of the validation stream, "
-        f"{len(given.features):,} tokens; tokens a second of CPU time on the same repeated to {sizes.speed:,}. "
+        f"Orders up to {BEST_LINEAR.max_order} unless stated otherwise. bpb of the validation stream, "
+        f"{len(given.features):,} tokens; tokens per second of CPU time on the same tokens repeated to {sizes.speed:,}. "
         "`python -m bench.ngram` printed this.",
         "",
         *kinds_table(given.bpb(given.features["nats"]), kinds),

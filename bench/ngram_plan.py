@@ -128,7 +128,7 @@ def plan(planned: Planned, train: np.ndarray, tokens: int, full: int, vocabulary
     """Rows of the plan, and what is extrapolated to `full` tokens."""
     text, random, noun = long_text(train, tokens), np.random.default_rng(1), planned.noun
     marks = [len(train) // 4, len(train) // 2, len(train), tokens // 2, tokens]
-    lines = [f"| tokens | {noun}s | a token | bytes each | CPU seconds | tokens/s since the row above |", "|" + "---:|" * 6]
+    lines = [f"| tokens | {noun}s | per token | bytes each | CPU seconds | tokens/s since the row above |", "|" + "---:|" * 6]
     done, seconds, stored, spent = 0, 0.0, [], []
     for mark in marks:
         more = seconds_for(planned.mixture, text[done:mark], vocabulary, random)

@@ -1,4 +1,4 @@
-"""Streaming against sliding windows: tokens a second and bits per byte of the same network on the same text, in one run.
+"""Streaming against sliding windows: tokens per second and bits per byte of the same network on the same text, in one run.
 
 Windows of the training length at ratio 32, as published: stride 8 where published ones have 64 of 2,048. Ours run the
 head for fresh tokens only. The naive peer is a window loop as in the published scripts: every window from scratch, logits

@@ -75,7 +75,7 @@ def table(title: str, key: str, matrices: list[QuantisedMatrix]) -> list[str]:
     texts = [b"".join(turn(matrix.integers).tobytes() for matrix in matrices) for turn in (np.asarray, np.transpose)]
     rows = {"fairway": ours(matrices)} | {name: peer(name, texts[: 1 if "zpaq" in name else 2]) for name in PEERS}
     print(f"\n## {title}: {weights:,} integers, {sum(bool(matrix.states) for matrix in matrices)} matrices on a trellis\n")
-    print("| coder | bytes | bits a weight | to fairway | encode s | decode s |\n|---|---:|---:|---:|---:|---:|")
+    print("| coder | bytes | bits per weight | to fairway | encode s | decode s |\n|---|---:|---:|---:|---:|---:|")
     share = floor / rows["fairway"][0]
     print(f"| entropy of each matrix, no context | {floor:,.0f} | {8 * floor / weights:.4f} | {share:.4f} | | |")
     for name, (size, encode, decode) in rows.items():
