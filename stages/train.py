@@ -96,7 +96,7 @@ def run_key(architecture: Architecture, config: Train, qat: Qat) -> str:
     params = json.dumps([dataclasses.asdict(part) for part in (architecture, config, qat)], sort_keys=True)
     manifest = common.read_json(DATA / "manifest.json", ["splits", "tokenizer"])
     with reading(DATA / "manifest.json", "a manifest of `tokenize`", LookupError, TypeError):
-        data = manifest["splits"][SPLIT]["sha256"] + manifest["tokenizer"]["sha256"]
+        data = json.dumps([manifest["splits"][SPLIT]["sha256"], manifest["tokenizer"]["sha256"]])
     code = [(ROOT / path).read_bytes() for path in import_closure("stages/train.py", ROOT)]
     return resume.key([params.encode(), data.encode(), *code])
 

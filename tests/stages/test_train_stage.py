@@ -256,7 +256,7 @@ def test_another_run_does_not_pick_up_what_was_saved(tmp_path_factory, monkeypat
 
 
 def test_the_key_of_a_run_holds_its_params_its_data_and_the_code_that_it_imports(tmp_path, monkeypatch):
-    """Neither code of other stages nor a shard: those are in nobody's way, and large."""
+    """Editing code of other stages keeps the key, and no shard is read for it."""
     monkeypatch.chdir(workplace(tmp_path / "work"))
     monkeypatch.setattr(train, "ROOT", tmp_path)
     for package in ("fairway", "stages"):

@@ -91,13 +91,13 @@ def continued(folder: Path, fresh, loader: WindowLoader, ranks: Ranks) -> dict:
         shutil.copytree(saved, missing)
         (missing / "step2.rank1of2.pt").unlink()
     ranks.barrier()
-    alone = fresh()
+    third = fresh()
     return {
         "loaded": (loaded, step),
         "left": left,
         "losses": losses,
         "state": state(second),
-        "missing": (resume.load(missing, alone, ranks), alone.step),
+        "missing": (resume.load(missing, third, ranks), third.step),
     }
 
 
@@ -151,7 +151,7 @@ def test_both_ranks_have_the_same_weights_and_losses_to_the_bit(found, case):
         assert identical(found[0][case][part], found[1][case][part])
 
 
-def test_clipping_before_the_reduction_is_of_each_rank_alone(found, model, params, qat_params, loader):
+def test_clipping_before_the_reduction_clips_the_gradients_of_each_rank(found, model, params, qat_params, loader):
     """By hand on one rank: the gradients of both halves of the windows, each clipped, then their mean."""
     run = start(model, params["before"], qat_params())
     parameters = list(run.objective.parameters())
@@ -194,9 +194,9 @@ def test_gather_and_average(found):
     for rank in found:
         assert rank["gathered"] == [(0.1, 0.0), (1.1, -1.0)]
         assert [tensor.tolist() for tensor in rank["averaged"]] == [[[0.5] * 3] * 2, 5.0]
-    alone = [torch.ones(2)]
-    SINGLE_PROCESS.average_(alone)
-    assert SINGLE_PROCESS.gather(1.0, 2) == [(1.0, 2)] and alone[0].tolist() == [1.0, 1.0]
+    single = [torch.ones(2)]
+    SINGLE_PROCESS.average_(single)
+    assert SINGLE_PROCESS.gather(1.0, 2) == [(1.0, 2)] and single[0].tolist() == [1.0, 1.0]
 
 
 def test_ranks_continue_together_from_the_last_step_that_both_have_saved(found):
@@ -212,7 +212,7 @@ def test_a_step_that_one_rank_has_not_saved_is_not_used(found):
     assert [rank["resumed"]["missing"] for rank in found] == [(False, 0)] * 2
 
 
-def test_alone_without_torchruns_environment(monkeypatch):
+def test_without_torchruns_environment_there_is_one_rank(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     ranks = Ranks.join()
     assert (ranks.rank, ranks.size) == (0, 1)
