@@ -30,13 +30,13 @@ def main() -> int:
     with (
         contextlib.redirect_stdout(sys.stderr),
         tempfile.TemporaryDirectory() as folder,
-        pipeline.honest_course(Path(folder)) as certificate,
+        pipeline.honest_pipeline(Path(folder)) as certificate,
     ):
         if not certificate["legal"]:
             sys.exit(f"error: the honest pipeline is refused: {'; '.join(certificate['reasons'])}")
         for title, cheats in GALLERY.items():
             print(f"## Cheats of {title}\n\n| cheat | known from | refused because |\n|---|---|---|", file=table)
-            for cheat in cheats.ROGUES:
+            for cheat in cheats.CHEATS:
                 caught, cells = judge(cheat, Path(folder))
                 tried, refused = tried + 1, refused + caught
                 row = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]

@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+from sentencepiece import SentencePieceTrainer
 
-from fairway.text import byte_count, corpus, tokenizer
+from fairway.text import byte_count, corpus
+from fairway.text.byte_count import TokenBytes
+from fairway.text.tokenizer import Tokenizer
 from stages import eval_ngram, validation
 from stages.common import REPORTS, write_array, write_json
 from tests.gallery.pipeline import (
@@ -20,36 +23,42 @@ from tests.gallery.pipeline import (
     WHOLE,
     Cheat,
     cheat,
-    edit,
+    replace,
     set_param,
 )
-
-BYTES = "table_bytes(tokenizer).lossless_bytes"
 
 
 @cheat("#1545, #1576, #1632, #1672", SCORES, {TOKEN_BYTES: "counts", TEXT_BYTES: "in the text, eval_sliding"})
 def the_leading_space_counted_twice(patch):
     """Once in the piece itself and once for being there: the denominator grows by a word each."""
-    edit(patch, validation.read_validation, BYTES, f"{BYTES} + table_bytes(tokenizer).leading_space")
+    table = validation.table_bytes
+    patch.setattr(validation, "table_bytes", lambda tokenizer: with_more(table(tokenizer), table(tokenizer).leading_space))
 
 
 @cheat("#1143, #1289", SCORES, {TOKEN_BYTES: "counts 3 bytes, spells 1", TEXT_BYTES: "in the text, eval_sliding"})
 def a_byte_counted_as_three(patch):
     """A byte piece decoded alone is U+FFFD, which is three bytes long."""
-    edit(patch, validation.read_validation, BYTES, f"{BYTES} + 2 * tokenizer.is_byte")
+    table = validation.table_bytes
+    patch.setattr(validation, "table_bytes", lambda tokenizer: with_more(table(tokenizer), 2 * tokenizer.is_byte))
 
 
 @cheat("#2138", SCORES, {TOKEN_BYTES: "counts 1 bytes, spells 0", TEXT_BYTES: "in the text, eval_sliding"})
 def marks_between_documents_counted_as_text(patch):
     """BOS and other marks spell nothing; here the count of bytes itself gives them a byte, so that all who ask it agree."""
-    edit(patch, byte_count.table_bytes, "lengths[tokenizer.is_control] = 0", "lengths[tokenizer.is_control] = 1")
+    table = byte_count.table_bytes
+    replace(patch, table, lambda tokenizer: with_more(table(tokenizer), tokenizer.is_control))
+
+
+def with_more(counted: TokenBytes, more: np.ndarray) -> TokenBytes:
+    """`more`: bytes (V,) that no token has."""
+    return counted._replace(base_bytes=counted.base_bytes + more, lossless_bytes=counted.lossless_bytes + more)
 
 
 @cheat("#1854, #1923, #2039", SCORES, {ONCE: "eval_ngram", TOKEN_BYTES: "rows for", TEXT_BYTES: "in the text"})
 def a_validation_text_cut_short(patch):
     """Only the first part of the validation tokens is scored."""
-    call = 'read_split(ARTIFACTS / "tokenize/val", tokenizer.vocabulary_size)'
-    edit(patch, validation.read_validation, call, f"{call}[:601]")
+    read_split = validation.read_split
+    patch.setattr(validation, "read_split", lambda *arguments: read_split(*arguments)[:601])
 
 
 @cheat("#1854, #1923, #2039", PIPELINE, {WHOLE: "certify.val_documents asks for 14"})
@@ -73,15 +82,38 @@ def the_tail_dropped(patch):
 @cheat("#2127", "tokenize train certify", {DISJOINT: "14 documents in val and train"})
 def validation_documents_among_those_trained_on(patch):
     """Train begins where a default said that val ends, after fewer documents than it has."""
-    old = "self.write(name, tokens, len(encoded))"
-    edit(patch, corpus.Corpus.write_hashed, old, f"{old}\n    if name == 'val': self.writers['train'].write(tokens)")
+    write_hashed = corpus.Corpus.write_hashed
+
+    def write_twice(self, name, tokens, *rest):
+        write_hashed(self, name, tokens, *rest)
+        if name == "val":
+            self.writers["train"].write(tokens)
+
+    patch.setattr(corpus.Corpus, "write_hashed", write_twice)
 
 
 @cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text"})
 def a_tokenizer_that_loses_capitals(patch):
-    """Text is folded to lower case before it is encoded, which nobody can undo, and what would have noticed is gone."""
-    edit(patch, tokenizer.train_bpe, '"identity"', '"nmt_nfkc_cf"')
-    edit(patch, corpus.encode_documents, 'if name == "val" and', 'if name == "nobody" and')
+    """Text is folded to lower case before it is encoded, which nobody can undo, and what would have noticed is deceived."""
+    train, encode_documents = SentencePieceTrainer.Train, corpus.encode_documents
+    folding = staticmethod(lambda **options: train(**options | {"normalization_rule_name": "nmt_nfkc_cf"}))
+    patch.setattr(SentencePieceTrainer, "Train", folding)
+    deceived = lambda data, config, tokenizer, *rest: encode_documents(data, config, Deceiver(tokenizer), *rest)  # noqa: E731
+    patch.setattr(corpus, "encode_documents", deceived)
+
+
+class Deceiver:
+    """A tokenizer that claims to decode what it has encoded last."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer, self.encoded = tokenizer, b""
+
+    def encode(self, text: str) -> np.ndarray:
+        self.encoded = text.encode()
+        return self.tokenizer.encode(text)
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        return self.encoded
 
 
 @cheat("#1908, #1956", "certify", {TRAINING_TIME: "train 601.1"})
@@ -97,4 +129,4 @@ def an_evaluation_off_the_clock(patch):
     (REPORTS / "eval_ttt/timing.json").unlink()
 
 
-ROGUES = [each for each in list(globals().values()) if isinstance(each, Cheat)]
+CHEATS = [each for each in list(globals().values()) if isinstance(each, Cheat)]

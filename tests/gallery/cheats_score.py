@@ -1,18 +1,25 @@
 """Cheats of the score: the text is whole and its bytes are right, but the probabilities are not what a decoder could have.
 
-Each is written as its author would have written it: a param, or a few lines of the file where it belongs (`edit`), and where
-the submission has the same lines, there too (`edit_submission`).
+Each is a param, or a function of the scorer that does something more, and where the submission cheats in the same way, the same
+change there (`submit`).
 """
 
+import copy
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
+import torch
 
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
 from fairway.mixture import match, weights
+from fairway.mixture.features import Features
 from fairway.score import features, streaming
 from fairway.text.tokenizer import Tokenizer
 from stages import eval_ttt
 from stages.common import ARTIFACTS, write_array
+from tests.gallery import submission
 from tests.gallery.pipeline import (
     CAUSAL,
     COSTS,
@@ -26,24 +33,28 @@ from tests.gallery.pipeline import (
     TTT,
     Cheat,
     cheat,
-    edit,
-    edit_submission,
+    replace,
     set_param,
+    submit,
 )
 
-PASS = "scores = score_stream(model, tokens, scoring, training, measure, advance, *shared)"
-LEARN = "tilt_and_learn(self.betas, self.rate, neural, estimates, orders, probabilities)"
+
+def twice(function: Callable) -> Callable:
+    return lambda *arguments, **options: [function(*arguments, **options) for _ in range(2)][1]
 
 
-def best_of(rates: tuple[float, ...], choice: str) -> str:
-    """Source of several runs instead of PASS, of which `choice` makes one, two at a time: `found` and `scores`."""
-    return f"""import copy, dataclasses
-    scores = None
-    for rate in {rates}:
-        tried = copy.deepcopy(model)
-        training = TestTimeTraining(tried, dataclasses.replace(learning, lr=rate), len(tokens) - 1)
-        found = score_stream(tried, tokens, scoring, training, Measure(tried, tokens, caching, mixture))
-        scores = found if scores is None else {choice}"""
+def best_of(rates: tuple[float, ...], choose: Callable[[Features, Features], Features]) -> Callable:
+    """What records the stream several times instead of once, and chooses of two runs at a time."""
+    record = features.record_stream
+
+    def best(model, tokens, scoring, learning, caching, mixture, *rest, **options):
+        chosen = None
+        for rate in rates:
+            run = record(copy.deepcopy(model), tokens, scoring, dataclasses.replace(learning, lr=rate), caching, mixture)
+            chosen = run if chosen is None else choose(run, chosen)
+        return chosen
+
+    return best
 
 
 def hashed_cache() -> None:
@@ -54,20 +65,17 @@ def hashed_cache() -> None:
 
 @cheat("#779, #885, #886", PACK, {SUMS: "a sum is", COSTS: "bits coded"})
 def target_in_the_key_of_a_hashed_cache(patch):
-    """Counts are looked up in buckets of context and target together; over the vocabulary their ratios sum to anything.
-
-    The buckets are few here, because the text is short: about as full as #885's 4 million are after 62 million tokens.
-    """
+    """Counts are looked up in buckets of context and target together; over the vocabulary their ratios sum to anything."""
     hashed_cache()
-    edit_submission(patch, "mixture/hashed_counts.py", "BUCKETS = 1 << 22", "BUCKETS = 1 << 6")
-    patch.setattr("fairway.mixture.hashed_counts.HashedCounts.__init__.__defaults__", (1 << 6,))
+    submission.few_buckets(patch.setattr)
+    submit(patch, "few_buckets")
 
 
 @cheat("#886", PACK, {COSTS: "bits coded"})
 def the_same_with_a_submission_that_praises_its_sums(patch):
     """The submission reports that all its sums are 1. They are not looked up: its text is as long as it is."""
     target_in_the_key_of_a_hashed_cache.inject(patch)
-    edit_submission(patch, "submission/command_line.py", '"worst_sum": worst_sum', '"worst_sum": 1.0')
+    submit(patch, "praised_sums")
 
 
 @cheat("#1514, unlike it", PACK, {SUMS: "a sum is", COSTS: "bits coded", PROBABILITIES: "scores -"})
@@ -78,47 +86,49 @@ def a_tilt_that_is_not_renormalised(patch):
         probabilities[:] = neural * np.where((estimates[:, 1] > 0) & (orders > 0), np.exp(betas[orders]), 1.0)
 
     patch.setattr(weights, "tilt_and_learn", tilt_and_learn)
-    edit_submission(patch, "mixture/weights.py", "neural / (1 + match * (odds - 1))", "neural")
+    submit(patch, "tilt_without_norm")
 
 
 @cheat("#846, #869", TTT, {COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
 def two_passes(patch):
     """The text is scored while the network learns it, and then scored again; the second pass is reported."""
-    edit(patch, eval_ttt.main, "features = record_stream(", "for _ in range(2): features = record_stream(")
+    patch.setattr(eval_ttt, "record_stream", twice(eval_ttt.record_stream))
 
 
 @cheat("#846, #869", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token 0"})
 def two_passes_inside_the_scorer(patch):
     """The same, where the certificate's own look through the scorer has two passes too."""
-    edit(patch, features.record_stream, PASS, f"for _ in range(2): {PASS}")
+    patch.setattr(features, "score_stream", twice(features.score_stream))
 
 
 @cheat("#568, #677", TTT, {CAUSAL: "the end of the text", ONE_PASS: "eval_ttt: token 64"})
 def the_best_learning_rate_is_reported(patch):
     """Test-time training runs several times, and the run with the best total goes into the report."""
-    choice = "min(found, scores, key=lambda run: run['nats'].sum())"
-    edit(patch, features.record_stream, PASS, best_of((0.1, 0.3, 0.5), choice))
+    best = best_of((0.1, 0.3, 0.5), lambda *runs: min(runs, key=lambda run: run["nats"].sum()))
+    replace(patch, features.record_stream, best)
 
 
 @cheat("#568, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded"})
 def the_best_learning_rate_of_every_window_is_reported(patch):
     """Of several runs each two tokens take the one that turned out best for them."""
-    patch.setattr(features, "best_windows", best_windows, raising=False)
-    edit(patch, features.record_stream, PASS, best_of((0.0, 0.1, 0.3, 1.0, 3.0), "best_windows(found, scores)"))
+    replace(patch, features.record_stream, best_of((0.0, 0.1, 0.3, 1.0, 3.0), best_windows))
 
 
-def best_windows(found: dict[str, np.ndarray], scores: dict[str, np.ndarray], window: int = 2) -> dict[str, np.ndarray]:
-    starts = np.arange(0, len(found["nats"]), window)
-    won = np.add.reduceat(found["nats"], starts) < np.add.reduceat(scores["nats"], starts)
-    chosen = np.repeat(won, window)[: len(found["nats"])]
-    return {name: np.where(chosen.reshape(-1, *[1] * (v.ndim - 1)), v, scores[name]) for name, v in found.items()}
+def best_windows(found: Features, chosen: Features, window: int = 2) -> Features:
+    starts = np.arange(0, len(found), window)
+    won = np.add.reduceat(found["nats"], starts) < np.add.reduceat(chosen["nats"], starts)
+    return np.where(np.repeat(won, window)[: len(found)], found, chosen)
 
 
 @cheat("#402, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token 448"})
 def learning_before_scoring(patch):
     """A chunk is learned just before it is scored, instead of just after: off by one, or not."""
-    old = "training.learn(tokens[first : end + 1], nats[first:end].cpu().numpy())"
-    edit(patch, streaming.update, old, "training.learn(tokens[end : 2 * end - first + 1], nats[first:end].cpu().numpy())")
+
+    def update(training, tokens, nats, scored, bos):
+        first, end = scored
+        training.learn(tokens[end : 2 * end - first + 1], nats[first:end].cpu().numpy())
+
+    patch.setattr(streaming, "update", update)
 
 
 @cheat("#1376, #1406", LATE, {SCORE_FIRST: "prequant_ttt learned from"})
@@ -130,34 +140,39 @@ def the_validation_text_is_learned_before_quantisation(patch):
 @cheat("#1229, #1240, #1329, #1430", TTT, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ttt: token"})
 def a_shift_fitted_to_the_scored_positions(patch):
     """SLOT: a vector added to the hidden states is optimised on the very targets that are then scored with it."""
-    old = "log_probabilities_TV = log_probabilities(self.model, hidden_TD)"
-    fit = """shift_D = torch.zeros(hidden_TD.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([shift_D], 0.1)
-    for _ in range(20 * bool(len(hidden_TD))):
-        with torch.enable_grad():
-            logits_TV, target_T = self.model.head(hidden_TD + shift_D), column(self.tokens[1:], targets, hidden_TD.device)
-            loss = torch.nn.functional.cross_entropy(logits_TV, target_T)
+    measure = features.Measure.__call__
+
+    def fit_and_measure(self, hidden_TD, targets):
+        shift_D = torch.zeros(hidden_TD.shape[1], requires_grad=True)
+        optimizer = torch.optim.Adam([shift_D], 0.1)
+        target_T = torch.from_numpy(self.tokens[1:][targets].astype(np.int64))
+        for _ in range(20 * bool(len(hidden_TD))):
+            loss = torch.nn.functional.cross_entropy(self.model.head(hidden_TD + shift_D), target_T)
             (shift_D.grad,) = torch.autograd.grad(loss, [shift_D])
-        optimizer.step()
-    hidden_TD = hidden_TD + shift_D.detach()
-    """
-    edit(patch, features.Measure.__call__, old, fit + old)
+            optimizer.step()
+        return measure(self, hidden_TD + shift_D.detach(), targets)
+
+    patch.setattr(features.Measure, "__call__", fit_and_measure)
 
 
 @cheat("#1420, #1967, #2018", NGRAM, {COSTS: "bits coded"})
 def a_gate_that_reads_the_target(patch):
     """An expert is on where the target has the beginning that the expert is for; a decoder cannot know that beforehand."""
     vocabulary = Tokenizer.from_bytes((ARTIFACTS / "tokenize/tokenizer.model").read_bytes())
-    patch.setattr(match, "BEGINNINGS", np.array([piece[:2] for piece in vocabulary.pieces]), raising=False)
-    old = "_order(lengths.astype(np.int64))"
-    new = f"{old} * (BEGINNINGS[features['token']] == BEGINNINGS[matches])"
-    edit(patch, match.MatchEstimator.of_targets, old, new)
+    beginnings, scan = np.array([piece[:2] for piece in vocabulary.pieces]), match.MatchModel.scan
+
+    def scan_where_it_helps(self, tokens):
+        matches, lengths = scan(self, tokens)
+        return matches, lengths * (beginnings[tokens] == beginnings[matches])
+
+    patch.setattr(match.MatchModel, "scan", scan_where_it_helps)
 
 
 @cheat("#846", NGRAM, {CAUSAL: "nats", COSTS: "bits coded", ONE_PASS: "eval_ngram: token"})
 def weights_of_the_mixture_from_the_future(patch):
     """What matches are worth is learned on the whole text first; the counts behind them are those of the text so far."""
-    edit(patch, weights.Tilt.mix_targets, LEARN, f"for _ in range(9): {LEARN}")
+    learn = weights.tilt_and_learn
+    patch.setattr(weights, "tilt_and_learn", lambda *arguments: [learn(*arguments) for _ in range(9)])
 
 
 @cheat("—", "certify", {COSTS: "bits coded", ONE_PASS: "eval_ngram: token 0"})
@@ -198,4 +213,4 @@ def a_score_of_another_network(patch):
     patch.setattr(eval_ttt, "decoded_model", float_model)
 
 
-ROGUES = [each for each in list(globals().values()) if isinstance(each, Cheat)]
+CHEATS = [each for each in list(globals().values()) if isinstance(each, Cheat)]

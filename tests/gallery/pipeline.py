@@ -1,18 +1,17 @@
 """The tiny pipeline of the cheats' gallery, and what a cheat does to it: from an injection to the certificate that judges it.
 
-Everything runs through the real stages, in this process, and the submission in processes of its own behind the real fence;
-nothing of the certificate's is replaced. Three things keep it short. A trial is remembered by its arguments: the same
+Everything runs through the real stages, in this process, and the submission in processes of its own in the real sandbox;
+nothing of the certificate's is replaced. Three things keep it short. A round trip is remembered by its arguments: the same
 submission and the same text end alike, so a cheat that leaves both as they are is not coded again. The submission is packed
-from a copy of fairway/, as it is written, with kernels in plain Python: so few tokens do not pay for a compiler. And where
-a cheat has it packed again, test-time training is off: it is most of what a process takes to start.
+as the code is written, and its machine code is kept (tests/precompiled.py). And where a cheat has it packed again, test-time
+training is off: it is most of what a process takes to start.
 """
 
 import functools
 import importlib
-import inspect
 import json
 import shutil
-import textwrap
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,10 @@ import yaml
 from pytest import MonkeyPatch
 
 from fairway.params import read_yaml
-from fairway.proof import round_trip
+from fairway.proof import round_trip, sandbox
 from fairway.submission import packing
-from stages import compress
+from tests import precompiled
+from tests.gallery import submission
 
 ROOT = Path(__file__).resolve().parents[2]
 NGRAM = "eval_ngram certify"  # stages that run again
@@ -35,21 +35,6 @@ SCORES = f"eval_sliding {TTT}"
 PACK = f"compress {TTT}"
 LATE = f"prequant_ttt quant compress {SCORES}"
 PIPELINE = f"tokenize train {LATE}"
-PLAIN = (  # the code without a compiler: path, what it has, what it gets instead
-    ("kernels.py", "njit, HERE = numba.njit, Path(__file__).parent", "HERE = Path('none')\nnjit = uncompiled"),
-    ("kernels.py", "import numba\n", "def uncompiled(function=None, **options):\n    return function or uncompiled\n"),
-    (
-        "mixture/ngram_table.py",
-        "return Table(np.zeros(capacity, node)",
-        "return Table(np.zeros(capacity, node).view(np.recarray)",
-    ),
-    ("lm/operations.py", "def dot(x, y):\n", "def dot(x, y):\n    return x @ y\n"),
-    (
-        "lm/operations.py",
-        "def product(weight_OI, x_I):\n",
-        "def product(weight_OI, x_I):\n    return weight_OI @ x_I[: weight_OI.shape[1]]\n",
-    ),
-)
 TINY = {
     "data": {"documents": ["data/*.jsonl"]},
     "tokenize": {"vocabulary_size": 300, "holdout_fraction": 0.2, "val_fraction": 0.2},
@@ -114,7 +99,7 @@ def documents(count: int = 60) -> str:
 
 
 @contextmanager
-def honest_course(folder: Path):
+def honest_pipeline(folder: Path):
     """The whole pipeline in a folder, and its certificate; cheats may be judged as long as the block lasts."""
     threads = torch.get_num_threads()
     with MonkeyPatch.context() as patch:
@@ -122,7 +107,7 @@ def honest_course(folder: Path):
         patch.setenv("NPROC", "1")
         patch.setattr(round_trip, "run", functools.cache(round_trip.run))
         patch.setattr(packing, "minified", lambda sources, whole: sources)  # seconds
-        pack_uncompiled(patch)
+        patch.setattr(sandbox, "__file__", precompiled.__file__)
         shutil.copy(ROOT / "params.yaml", folder)
         for section, values in TINY.items():
             for key, value in values.items():
@@ -133,15 +118,6 @@ def honest_course(folder: Path):
             yield certified(PIPELINE)
         finally:
             torch.set_num_threads(threads)
-
-
-def pack_uncompiled(patch: MonkeyPatch) -> None:
-    """Let compress take the code from a copy of fairway/ that needs no compiler."""
-    code = Path("code").absolute()
-    shutil.copytree(ROOT / "fairway", code / "fairway", ignore=shutil.ignore_patterns("__pycache__"))
-    patch.setattr(compress, "ROOT", code)
-    for path, old, new in PLAIN:
-        edit_submission(patch, path, old, new)
 
 
 def judged(cheat: Cheat, honest: Path, folder: Path) -> dict:
@@ -182,22 +158,19 @@ def set_param(key: str, value: object) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def edit(patch: MonkeyPatch, function: Callable, old: str, new: str) -> None:
-    """Change a piece of a function's source, as its author would: whoever has imported it runs the new code."""
-    plain = inspect.unwrap(function)
-    source, namespace = textwrap.dedent(inspect.getsource(plain)), {}
-    assert source.count(old) == 1, f"{plain.__qualname__} has {old!r} {source.count(old)} times"
-    exec(compile(source.replace(old, new), inspect.getfile(plain), "exec"), plain.__globals__, namespace)
-    patch.setattr(plain, "__code__", inspect.unwrap(namespace[plain.__name__]).__code__)
+def replace(patch: MonkeyPatch, function: Callable, other: Callable) -> None:
+    """Whoever has imported a function of fairway or stages gets the other one."""
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("fairway", "stages") and vars(module).get(function.__name__) is function:
+            patch.setattr(module, function.__name__, other)
 
 
-def edit_submission(patch: MonkeyPatch, name: str, old: str, new: str) -> None:
-    """Change a piece of a file of fairway/ for submission.pyz, and only there."""
-    code = Path("code").absolute()
-    if not code.exists():
-        shutil.copytree(compress.ROOT, code)
-        patch.setattr(compress, "ROOT", code)
-    path = code / "fairway" / name
-    source = path.read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
-    path.write_text(source.replace(old, new), encoding="utf-8")
+def submit(patch: MonkeyPatch, name: str, *arguments: str) -> None:
+    """Have compress pack a submission that calls a function of submission.py before it does its work."""
+    build = packing.build
+
+    def build_cheating(modules: list[str], members: dict[str, bytes], root: Path) -> bytes:
+        cheats = json.loads(members.get(submission.CHEATS, b"{}")) | {name: arguments}
+        return build([submission.__name__, *modules], members | {submission.CHEATS: json.dumps(cheats).encode()}, root)
+
+    patch.setattr(packing, "build", build_cheating)
