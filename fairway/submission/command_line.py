@@ -122,7 +122,7 @@ def info(submission: Submission, progress: Progress) -> None:
 
 def score(submission: Submission, progress: Progress, name: str) -> None:
     with opened(name, twice=True) as file:
-        count, size = _measured(submission, file)
+        count, size = measured(submission, file)
         progress.total = count
         bits = text.bits(submission.predictor(count), submission.tokens(file), progress)
     bpb = bits / size if size else None
@@ -132,7 +132,7 @@ def score(submission: Submission, progress: Progress, name: str) -> None:
 def compress(submission: Submission, progress: Progress, name: str, out: str) -> None:
     """Tokenizes twice, because the header and test-time training need the number of tokens first."""
     with opened(name, twice=True) as file, created(out) as target:
-        count, size = _measured(submission, file)
+        count, size = measured(submission, file)
         progress.total = count
         header = bytes(text.Header(submission.digest[:8], count, text.arithmetic()))
         written, blocks, payload_bytes, worst_sum = target.write(header), 0, 0, 1.0
@@ -171,7 +171,7 @@ def decompress(submission: Submission, progress: Progress, name: str, out: str, 
     _report({"bytes": size, "tokens": header.tokens, "blocks": blocks}, progress, out)
 
 
-def _measured(submission: Submission, file: BinaryIO) -> tuple[int, int]:
+def measured(submission: Submission, file: BinaryIO) -> tuple[int, int]:
     """Tokens and bytes of a file."""
     return sum(map(len, submission.tokens(file))), file.tell()
 

@@ -56,7 +56,7 @@ def read_file(path: Path, text_field: str) -> Iterator[str]:
 
 def _json_lines(path: Path, text_field: str) -> Iterator[str]:
     number, offset = 0, 0
-    for number, line in enumerate(_lines(_chunks(path)), 1):
+    for number, line in enumerate(split_lines(_chunks(path)), 1):
         where = f"{path}, line {number}"
         try:
             record = json.loads(_decode(line, path, offset))
@@ -105,7 +105,7 @@ def _decode(content: bytes, path: Path, offset: int) -> str:
         raise InputError(f"{path}: not UTF-8 at {place}; convert the file to UTF-8") from None
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Lines without their \\n; the last one may lack it."""
     parts: list[bytes] = []  # of the line that continues in the next chunk
     for chunk in chunks:

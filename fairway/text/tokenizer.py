@@ -63,7 +63,7 @@ class Tokenizer:
         if self._model is None:
             yield from map(self._spelt, chunks)
             return
-        for after_nul, run in _parts(chunks):
+        for after_nul, run in split_parts(chunks):
             yield np.array([self.bos] * after_nul + ids_of(run), np.uint16)
 
     def _ids(self, run: bytes) -> list[int]:
@@ -141,7 +141,7 @@ def _piece_bytes(piece: str, is_byte: bool, is_control: bool) -> bytes:
     return b"" if is_control else piece.replace(SPACE_SIGN, " ").encode()
 
 
-def _parts(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
+def split_parts(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
     """The bytes between NULs, and whether a NUL precedes them. Parts longer than RUN are cut, after a newline if possible.
 
     No piece from `train_bpe` contains a newline, so such a cut changes no token.

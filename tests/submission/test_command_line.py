@@ -252,7 +252,7 @@ def test_standard_input_and_output(folder, coded, capfdbinary, monkeypatch):
 
 def test_a_text_that_changes_while_it_is_read_is_no_file(folder, monkeypatch):
     (folder / "text").write_bytes(b"before")
-    monkeypatch.setattr(command_line, "_measured", lambda submission, file: (7, 7))
+    monkeypatch.setattr(command_line, "measured", lambda submission, file: (7, 7))
     assert call("compress", "text", "out") == "error: text: changed while it was read, from 7 to 6 tokens; try again"
     assert not (folder / "out").exists()
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
-from fairway.text import tokenizer as room
+from fairway.text import tokenizer as module
 from fairway.text.corpus import normalises
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer, train_bpe
 
@@ -57,11 +57,11 @@ RUN = st.sampled_from([4, 5, 7, 1 << 20])
 
 @contextmanager
 def runs_of(size: int):
-    before, room.RUN = room.RUN, size
+    before, module.RUN = module.RUN, size
     try:
         yield
     finally:
-        room.RUN = before
+        module.RUN = before
 
 
 def tokens_of(tokenizer: Tokenizer, chunks: list[bytes]) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_a_cut_after_a_newline_changes_no_token():
 )
 def test_where_runs_end(content, runs):
     with runs_of(8):
-        assert [run for _, run in room._parts([content])] == runs
+        assert [run for _, run in module.split_parts([content])] == runs
 
 
 def test_only_the_lines_at_fault_are_spelt():

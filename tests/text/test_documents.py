@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from fairway.errors import InputError
-from fairway.text.documents import _lines, find_files, read_documents, read_file
+from fairway.text.documents import find_files, read_documents, read_file, split_lines
 
 TEXTS = ["first\nline two\r\n", "NUL \0, U+2581 ▁, é and 😀", " ", "last"]
 
@@ -160,7 +160,7 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(content, cuts):
     cuts = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
     chunks = [content[a:b] for a, b in pairwise(cuts)]
     lines = content.split(b"\n")
-    assert list(_lines(iter(chunks))) == (lines if lines[-1] else lines[:-1])
+    assert list(split_lines(iter(chunks))) == (lines if lines[-1] else lines[:-1])
 
 
 def test_memory_is_one_document_not_the_file(tmp_path):
