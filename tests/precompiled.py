@@ -45,8 +45,8 @@ class Packed(caching.UserProvidedCacheLocator):
         return locator
 
 
-def with_folder(raise_fence, readable, writable, *rest):
-    return raise_fence([*readable, __file__], [*writable, numba.config.CACHE_DIR], *rest)
+def with_folder(restrict, readable, writable, *rest):
+    return restrict([*readable, __file__], [*writable, numba.config.CACHE_DIR], *rest)
 
 
 def main(report: str, application: str, *arguments: str) -> None:

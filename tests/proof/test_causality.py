@@ -103,8 +103,8 @@ def test_a_mixture_that_has_read_the_text_before_is_seen(tiny, shaken, monkeypat
 def test_a_score_that_knows_a_later_token_is_seen(tiny, shaken, monkeypatch, known):
     def peeking(model, tokens, *arguments):
         features = record_stream(model, tokens, *arguments)
-        hint = np.append(tokens[2:], 0) if known == "the next token" else np.full(len(tokens) - 1, len(tokens))
-        features["nats"] += np.float32(0.01) * hint.astype(np.float32)
+        known_value = np.append(tokens[2:], 0) if known == "the next token" else np.full(len(tokens) - 1, len(tokens))
+        features["nats"] += np.float32(0.01) * known_value.astype(np.float32)
         return features
 
     monkeypatch.setattr(causality, "record_stream", peeking)
@@ -116,8 +116,8 @@ def test_a_change_of_a_later_token_and_the_end_of_the_text_are_told_apart(tiny, 
         def record(model, tokens, *arguments):
             features = record_stream(model, tokens, *arguments)
             whole = len(tokens) == len(TOKENS)
-            hint = int(tokens.sum(dtype=np.int64)) * whole if kind == causality.FLIP else len(tokens)
-            features["nats"] += np.float32(0.01 * hint)
+            known_value = int(tokens.sum(dtype=np.int64)) * whole if kind == causality.FLIP else len(tokens)
+            features["nats"] += np.float32(0.01 * known_value)
             return features
 
         return record
