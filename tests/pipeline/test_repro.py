@@ -45,7 +45,6 @@ def test_only_what_follows_a_change_runs_again(clone):
 
 def test_training_on_the_validation_text_is_written_on_the_certificate(clone):
     set_param(clone, "prequant_ttt.source", "val")
-    set_param(clone, "ngram.mixture", "none")  # nothing to compile
     assert reproduce(clone) == ALL[ALL.index("prequant_ttt") :]
     certificate = json.loads((clone / "artifacts/certify/certificate.json").read_text())
     assert certificate["legal"] is False
