@@ -1,10 +1,10 @@
-"""Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al. 2024).
+"""Muon: momentum whose matrices are orthogonalized before they are applied (Jordan et al. 2024).
 
-Matrices of equal shape are stacked and orthogonalised in one batch, because orthogonalising takes most of the time in small
+Matrices of equal shape are stacked and orthogonalized in one batch, because orthogonalizing takes most of the time in small
 networks. With several ranks, each rank owns a slice of every stack: it receives the reduced gradients, keeps the momentum and
-orthogonalises; then the updates are gathered from the owners. Communication of one stack overlaps with computation of others
+orthogonalizes; then the updates are gathered from the owners. Communication of one stack overlaps with computation of others
 (the parallel Muon of #549). The momentum is Nesterov's sum form of the challenge's code, buffer ← μ·buffer + g, not
-torch.optim.Muon's average; the two give the same step, because the update is normalised.
+torch.optim.Muon's average; the two give the same step, because the update is normalized.
 """
 
 from collections import defaultdict
@@ -58,7 +58,7 @@ def margin(coefficients: Coefficients) -> float:
 
 
 def normalise_rows_(update_NRC: Tensor) -> Tensor:
-    """Scale every row to length 1, in place: MuonEq-R, which the merged SP4096 records apply before the orthogonalisation."""
+    """Scale every row to length 1, in place: MuonEq-R, which the merged SP4096 records apply before the orthogonalization."""
     norm_NR1 = torch.linalg.vector_norm(update_NRC, dim=-1, keepdim=True, dtype=torch.float32)
     return update_NRC.div_(norm_NR1.clamp(min=1e-7))
 
@@ -135,7 +135,7 @@ def stacks(groups: list[dict]) -> Iterator[Stack]:
 class Muon(torch.optim.Optimizer):
     """For 2-D parameters, all of which have a gradient. Weight decay is decoupled: each step shrinks by lr · weight_decay.
 
-    `parameters` may be parameter groups with their own lr, momentum and weight_decay. If torch.distributed is initialised,
+    `parameters` may be parameter groups with their own lr, momentum and weight_decay. If torch.distributed is initialized,
     each rank passes its own gradients, which are averaged here; all ranks must make the same calls in the same order. One
     step is `launch`, then any other work, then `squared_norm` and `scale` to clip gradients, then `step`, which launches if
     that was not done. The state is this rank's slice of the momentum, stored under the first parameter of each stack.
@@ -187,7 +187,7 @@ class Muon(torch.optim.Optimizer):
         self.stacks = []
 
     def _update(self, stack: Stack) -> Tensor:
-        """The updates (n, R, C) from this rank's gradients, after momentum and orthogonalisation."""
+        """The updates (n, R, C) from this rank's gradients, after momentum and orthogonalization."""
         gradient, momentum = stack.wait(), stack.group["momentum"]
         state = self.state[stack.parameters[0]]
         if not state:
