@@ -1,7 +1,8 @@
-"""The loader: a section of params.yaml into its frozen type.
+"""Reads a section of params.yaml into its frozen dataclass.
 
-Strict: an unknown key, a missing key, a value of the wrong type or out of range is an `InputError` that names the key,
-what is allowed and the nearest valid key. params.yaml is read as YAML 1.2 reads it, as DVC does: `1e-3` is a number.
+Strict: an unknown key, a missing key (even one with a default), a value of the wrong type or out of range raises an
+`InputError` that names the key, what is allowed and the nearest valid key. params.yaml is YAML 1.2, as for DVC: `1e-3` is
+a number.
 """
 
 import dataclasses
@@ -72,7 +73,7 @@ def load(path: Path | str, section: str, cls: type[Section]) -> Section:
 
 
 def parse(values: object, section: str, cls: type[Section], source: str = "params") -> Section:
-    """A mapping as an instance of `cls`. Raises InputError naming the first key that does not fit."""
+    """A mapping as an instance of `cls`. Raises InputError naming the first invalid key."""
     if not isinstance(values, dict):
         raise InputError(f"{source}: section '{section}' must be a mapping of keys to values, found {values!r}")
     try:

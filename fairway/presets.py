@@ -38,7 +38,7 @@ def is_preset(path: Path) -> bool:
 
 
 def lineage(path: Path) -> list[Path]:
-    """An overlay and what it extends, the root first. Raises InputError for a base that is not there or is above itself."""
+    """An overlay after all that it extends, in order of application. Raises InputError for an unknown base or a circle."""
     found = [path]
     while base := read_yaml(found[0]).get("extends"):
         with reading(f"presets/{found[0].name}", "an overlay"):
@@ -50,16 +50,23 @@ def lineage(path: Path) -> list[Path]:
 
 
 def content(path: Path) -> dict[str, dict]:
-    """All sections of an overlay, with what it inherits."""
+    """The sections that an overlay sets, inherited keys included. Raises InputError for a section that is no mapping."""
     sections = {"model": OFF} if is_preset(path) else {}
-    for overlay in map(read_yaml, lineage(path)):
-        for name in overlay.keys() - {"extends"}:
-            sections[name] = sections.get(name, {}) | (overlay[name] or {})
+    for source in lineage(path):
+        for name, values in read_yaml(source).items():
+            if name != "extends":
+                sections[name] = sections.get(name, {}) | mapping(values, name, source)
     return sections
 
 
+def mapping(values: object, section: str, source: Path) -> dict:
+    if not isinstance(values, dict):
+        raise InputError(f"presets/{source.name}: section '{section}' must be a mapping of keys to values, found {values!r}")
+    return values
+
+
 def find(name: str) -> Path:
-    """The overlay of that name. Raises InputError when there is none."""
+    """The file of a preset or scale. Raises InputError with the nearest name for an unknown one."""
     known = overlays()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -73,11 +80,11 @@ def description(path: Path) -> str:
 
 
 def merge(params: Path, chosen: list[Path]) -> list[str]:
-    """Write overlays into a params file, in order; returns one line per changed key.
+    """Apply overlays to a params file, in order. Returns one line per changed key.
 
-    Raises InputError, and leaves the file as it is, when an overlay or the result is not valid.
+    Raises InputError and leaves the file unchanged if an overlay or the result is not valid.
     """
-    check(str(params))  # a mistake that was there before is no overlay's
+    check(str(params))  # so that no overlay is blamed for a mistake that was there before
     yaml = round_trip()
     merged = read(yaml, params)
     before = {section: dict(values) for section, values in merged.items()}
@@ -101,13 +108,13 @@ def merge(params: Path, chosen: list[Path]) -> list[str]:
 
 
 def change(params: CommentedMap, overlay: dict) -> None:
-    """Set the keys of an overlay; what is so already keeps the way in which it is written."""
+    """Set the keys of an overlay. Values that are equal already keep their formatting."""
     for section, values in overlay.items():
         params[section].update({key: value for key, value in values.items() if value != params[section][key]})
 
 
 def round_trip() -> YAML:
-    """A reader and writer that brings params.yaml back byte for byte when nothing has changed."""
+    """A reader and writer that reproduces params.yaml byte for byte when no value changes."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # never break a line
@@ -117,18 +124,17 @@ def round_trip() -> YAML:
 def read(yaml: YAML, path: Path) -> CommentedMap:
     try:
         return yaml.load(path)
-    except MarkedYAMLError as error:  # a key that is there twice, which the loader of params lets pass
+    except MarkedYAMLError as error:  # a duplicate key, which the loader of params accepts
         raise InputError(f"{path}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
 
 
 def check_overlay(overlay: CommentedMap, params: CommentedMap, path: Path) -> None:
-    """Raises InputError, naming the overlay's file, for a section or key that does not exist or a value that does not fit."""
+    """Raises InputError naming the overlay's file for an unknown section or key or an invalid value."""
     source = f"presets/{path.name}"
     for section, values in overlay.items():
         if section not in SECTIONS:
             raise InputError(f"{source}: unknown section '{section}'; valid sections are {', '.join(SECTIONS)}")
-        result = dict(params[section]) | values if isinstance(values, dict) else values
-        parse(result, section, SECTIONS[section], source)
+        parse(dict(params[section]) | mapping(values, section, path), section, SECTIONS[section], source)
 
 
 def shown(value: object) -> str:
@@ -136,12 +142,13 @@ def shown(value: object) -> str:
 
 
 def parameters(preset: Path) -> tuple[int, int]:
-    """Parameters of a preset at full size: of the network, and with the multi-token heads that only training has."""
-    import torch  # merging does not need it, and it takes seconds
+    """Parameters of a preset's network at full size, without and with the multi-token heads that only training uses."""
+    import torch  # takes seconds, and merging does not need it
 
     from fairway.lm.model import GPT
 
-    sections = content(preset)
+    own, shipped = content(preset), read_yaml(FOLDER.parent / "params.yaml")
+    sections = {name: values | own.get(name, {}) for name, values in shipped.items()}
     model = parse(sections["model"], "model", Model, str(preset))
     vocabulary_size = sections["tokenize"]["vocabulary_size"]
     sizes = {"vocabulary_size": vocabulary_size, "bos": 1, "sequence_length": sections["train"]["sequence_length"]}

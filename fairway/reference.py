@@ -1,7 +1,7 @@
-"""docs/params.md, generated: every param with its type and range, its default, and its comment in params.yaml.
+"""Generates docs/params.md: every param with its type and range, its default, and its comment in params.yaml.
 
-`python -m fairway.reference > docs/params.md` writes the page. Types and ranges come from the dataclasses that check a
-run, defaults and comments from params.yaml, and who reads a section from dvc.yaml, so none of them is said twice.
+`python -m fairway.reference > docs/params.md` writes the page. Types and ranges come from the dataclasses, defaults and
+comments from params.yaml, and the readers of a section from dvc.yaml, so that nothing is written twice.
 """
 
 import dataclasses

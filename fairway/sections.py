@@ -1,7 +1,7 @@
-"""Every section of params.yaml and its type: checked all at once, before any work (DESIGN §5).
+"""Every section of params.yaml and its type, checked together before any work (DESIGN §5).
 
-`python -m fairway.sections` prints the first mistake as one sentence. Every stage has it run before its own work, in a
-process of its own: a stage must not depend on the params of stages that come after it.
+`python -m fairway.sections` prints the first mistake as one sentence. Every stage runs it before its own work, in a separate
+process, because a stage must not import the params of later stages.
 """
 
 import sys

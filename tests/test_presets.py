@@ -144,6 +144,17 @@ def test_an_overlay_changes_what_it_extends(params, folder, monkeypatch):
     assert shipped["model"]["gated_attention"] and not merged["model"]["gated_attention"]  # which nothing names
 
 
+def test_a_section_of_a_preset_that_is_no_mapping_is_named(folder):
+    with pytest.raises(InputError, match=r"presets/mine.yaml: section 'train' must be a mapping of keys to values, found 3"):
+        presets.content(overlay(folder, "extends: pr549\ntrain: 3\n"))
+
+
+def test_a_preset_that_extends_a_scale_has_a_size(folder):
+    tied, _ = presets.parameters(overlay(folder, "extends: laptop\n"))
+    untied, _ = presets.parameters(overlay(folder, "extends: laptop\nmodel:\n  tied_embeddings: false\n"))
+    assert untied - tied == 1024 * 256
+
+
 @pytest.mark.parametrize(
     ("base", "sentence"),
     [

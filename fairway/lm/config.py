@@ -1,6 +1,6 @@
 """The `model` section: what the network looks like. Stored inside every checkpoint and inside the artifact.
 
-Layers are counted from 0; where a list names layers, −1 is the last one, as in Python, so that a list suits any depth.
+Layers count from 0; in lists of layers, −1 is the last one, as in Python, so that a list suits any depth.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fairway.errors import InputError
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes and switches of the network; sources in reference order: #549, #598, #861, #885, #1185, #1406."""
+    """Sizes and switches of the network; by default a plain decoder. Sources: #549, #598, #861, #885, #1185, #1406."""
 
     layers: int = bounded(6, ge=1, le=256)
     width: int = bounded(256, ge=16, le=16384)
@@ -99,9 +99,9 @@ class Model:
         return int(self.width * self.mlp_multiple)
 
     def schedule(self, recurrent: bool) -> tuple[list[int], list[int]]:
-        """The layers of the U-Net in the order they run, and those that run once more after it.
+        """The layers of the U-Net in the order in which they run, and the layers that run again after it.
 
-        Inserted passes (the SP8192 record) are part of the U-Net, whose halves they move; appended ones (#1406) are not.
+        Inserted passes (the SP8192 record) are part of the U-Net and move its middle; appended ones (#1406) are not.
         """
         once = list(range(self.layers))
         if not recurrent or self.recurrence == "none":
@@ -114,13 +114,13 @@ class Model:
 
     @property
     def skips(self) -> int:
-        """How many outputs the first half of the U-Net hands over, all passes counted."""
+        """The number of skip connections of the U-Net: layers in its first half, all passes counted."""
         return 0 if self.unet_skips == "none" else len(self.schedule(recurrent=True)[0]) // 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Model):
-    """The `model` section with what the data and the training decide: all that is needed to build the network."""
+    """The `model` section plus what the data and the training decide: all that is needed to build the network."""
 
     vocabulary_size: int = bounded(ge=2)
     bos: int = bounded(ge=0)
@@ -128,9 +128,10 @@ class Architecture(Model):
 
     @property
     def scaled_rope_base(self) -> float:
-        """NTK-aware: longer sequences than `rope_base_length` stretch the slow rotations, not the fast ones (#549's "YARN").
+        """NTK-aware scaling: training on sequences longer than `rope_base_length` slows the slow rotations (#549's "YARN").
 
-        It depends on the training length alone: evaluation at another length must not change it (2.11 bpb, #549's notes).
+        It depends only on the training length: if evaluation at another length changed it, scores would fall apart (2.11
+        bpb, #549's notes).
         """
         if not self.rope_base_length or self.rope_dims <= 2:
             return self.rope_base

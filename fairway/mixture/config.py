@@ -18,6 +18,8 @@ class Cache:
 
 @dataclass(frozen=True)
 class Ngram:
+    """The mixture with statistics of the text so far; off with mixture none."""
+
     mixture: Literal["tree", "linear", "entropy", "fixed", "tilt", "none"] = "none"
     estimator: Literal["interpolated", "kneser_ney", "add_one", "hashed_ratio"] = "kneser_ney"
     max_order: int = bounded(6, ge=1, le=9)

@@ -13,6 +13,8 @@ ADAPTABLE = ("query", "key", "value", "output", "feed_forward", "head")  # what 
 
 @dataclass(frozen=True)
 class Eval:
+    """How the validation text is scored: lengths in tokens; `block` and `batch` affect speed only."""
+
     method: Literal["streaming", "windows"] = "streaming"
     context: int = bounded(256, ge=2)
     stride: int = bounded(64, ge=1)
@@ -35,6 +37,8 @@ class Eval:
 
 @dataclass(frozen=True)
 class Ttt:
+    """Score-first test-time training; off with optimizer none."""
+
     optimizer: Literal[*OPTIMIZERS, "none"] = "none"
     parameters: Literal["all", "feed_forward", "lora"] = "all"
     freeze_blocks: int = bounded(0, ge=0)
@@ -61,7 +65,7 @@ class Ttt:
 
 @dataclass(frozen=True)
 class Settings:
-    """What turns the network into a predictor. All but `eval` may be switched off by their own first key."""
+    """All settings of the predictor. The first key of each section but `eval` switches it off."""
 
     eval: Eval = Eval()
     ttt: Ttt = Ttt()

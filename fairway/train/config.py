@@ -96,7 +96,7 @@ PLAIN_GRIDS = {  # the values of `quant` that training can reproduce; it ignores
 
 @dataclass(frozen=True)
 class Qat:
-    """Quantisation-aware training; bits and clips must equal those of the section `quant` (see `check`)."""
+    """Quantization-aware training; bits and clips must equal those of the section `quant` (see `check`)."""
 
     start: float = bounded(0.0, ge=0, le=1)
     bits: int = bounded(6, ge=2, le=8)
@@ -114,8 +114,8 @@ class Qat:
         """Raises InputError when training would assume another grid than the section `quant` makes."""
         if not (self.start or self.entropy_weight or self.crown_weight):
             return
-        if bent := [name for name, plain in PLAIN_GRIDS.items() if getattr(quant, name) != plain]:
-            expected = ", ".join(f"quant.{name} {str(PLAIN_GRIDS[name]).lower()}" for name in bent)
+        if wrong := [name for name, plain in PLAIN_GRIDS.items() if getattr(quant, name) != plain]:
+            expected = ", ".join(f"quant.{name} {str(PLAIN_GRIDS[name]).lower()}" for name in wrong)
             raise InputError(
                 f"qat trains for plain grids of bits and clip only; expected {expected} (or qat.start, entropy_weight and "
                 "crown_weight 0)"
