@@ -1,9 +1,9 @@
 """Grouped-query attention with the challenge's additions, and its rolling key/value cache. attention_step.py mirrors it.
 
-Unusual: q and k are RMS-normalised per head and q has a learned gain per head; rotary embedding turns only the first
+Unusual: q and k are RMS-normalized per head and q has a learned gain per head; rotary embedding turns only the first
 `rope_dims` of a head's dimensions; values may get a learned embedding of their token and a part of the first layer's
 values; exclusive self-attention (XSA) removes from each head's output its part along the token's own value, and a gate
-scales what is left. While streaming, a token attends to the last `context` positions, itself included, and where
+scales the rest. While streaming, a token attends to the last `context` positions, itself included, and where
 documents are kept apart to none before the start of its own: together the band of a chunk.
 
 Shape letters: B batch, T time, S keys, D width, H query heads, G key/value heads, N head width, R half of rope_dims.
@@ -20,8 +20,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from fairway.lm.config import Model
 
-FLEX_QUERIES = 128  # a block of flex_attention's mask: fewer queries on a GPU are left to the dense kernel
-PIECE = 32  # queries that the dense kernel gets at once, at least
+FLEX_QUERIES = 128  # a block of flex_attention's mask: the dense kernel takes fewer queries on a GPU
+PIECE = 32  # smallest number of queries that the dense kernel gets at once
 
 
 def band_rule(first_BT: Tensor, own_T: Tensor) -> Callable[..., Tensor]:
@@ -42,7 +42,7 @@ class Band:
     context: int
 
     def attention(self, q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor) -> Tensor:
-        """Attention within the band (B, H, T, N): on a GPU one kernel that skips what it hides, elsewhere piece by piece."""
+        """Attention within the band (B, H, T, N): on a GPU one kernel that skips masked blocks, elsewhere piece by piece."""
         if q_BHTN.is_cuda and q_BHTN.shape[2] >= FLEX_QUERIES:
             return fused_flex_attention()(q_BHTN, k_BGSN, v_BGSN, block_mask=self.block_mask, enable_gqa=True)
         pieces = [
@@ -65,7 +65,7 @@ class Band:
 
     @functools.cached_property
     def pieces(self) -> list[tuple[slice, slice, Tensor]]:
-        """Queries, the keys that any of them may see, and the mask between them: a band's area, not T × S.
+        """(queries, keys that any of them sees, mask between them): together the band's area, not T × S.
 
         Longer pieces waste more of their corners, shorter ones more calls: on a CPU a quarter of the context is best.
         """
@@ -84,7 +84,7 @@ class Band:
 
 @functools.cache
 def fused_flex_attention() -> Callable[..., Tensor]:
-    """Only compiled is it a kernel; eager it writes all T × S scores out."""
+    """It is one kernel only when compiled; eager, it stores all T × S scores."""
     return torch.compile(flex_attention)
 
 
@@ -98,7 +98,7 @@ class KeyValueCache:
     """
 
     context: int
-    reset_documents: bool = False  # nothing is seen over the start of a document
+    reset_documents: bool = False  # no query sees keys of another document
     position: int = 0  # of the next token in the text
     document_B1: Tensor | int = 0  # position at which the document of each row started
     buffers_2BGCN: list[Tensor] = field(default_factory=list)  # keys and values, capacity C

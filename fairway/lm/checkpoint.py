@@ -1,6 +1,6 @@
-"""Float checkpoints: safetensors with the architecture inside, so that whoever has the file can build the network.
+"""Float checkpoints: safetensors with the architecture in the metadata, so that the file is enough to build the network.
 
-A file has no checksum of its own: what the format or the network cannot show, DVC's hash does.
+A file has no checksum of its own: DVC's hash finds the damage that neither the format nor the shapes show.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
 from fairway.params import parse
 
-LARGEST = torch.finfo(torch.float16).max  # of what can be quantised
+LARGEST = torch.finfo(torch.float16).max  # that quantization can store
 
 
 def save(path: Path | str, architecture: Architecture, state: dict[str, torch.Tensor]) -> None:
@@ -27,7 +27,7 @@ def save(path: Path | str, architecture: Architecture, state: dict[str, torch.Te
 
 
 def load(path: Path | str) -> tuple[Architecture, dict[str, torch.Tensor]]:
-    """The architecture and the float32 tensors. Raises InputError when the file is damaged or foreign."""
+    """The architecture and the float32 tensors. Raises InputError when the file is damaged or no checkpoint."""
     with (
         reading(path, "a fairway checkpoint", SafetensorError, TypeError, KeyError, ValueError),
         safe_open(path, framework="pt") as file,

@@ -16,7 +16,7 @@ from fairway.lm import model as network
 from fairway.lm.attention_step import AttentionWeights, KeyValueRing, attention_step
 from fairway.lm.embeddings_step import EmbeddingStep, ValueEmbeddingStep
 from fairway.lm.feed_forward_step import FeedForwardWeights, feed_forward_step, routed_share
-from fairway.lm.operations import normalised, product, view
+from fairway.lm.operations import normalized, product, view
 
 
 class BlockWeights(NamedTuple):
@@ -49,11 +49,11 @@ def block_step(x_D, x0_D, first_value_V, embedded_V, ring, position, seen, cos_R
     y_D = np.empty_like(x_D)
     for d in range(len(x_D)):
         y_D[d] = w.residual_mix_2D[0, d] * x_D[d] + w.residual_mix_2D[1, d] * x0_D[d]
-    n_D = normalised(y_D, w.norm_scale)
+    n_D = normalized(y_D, w.norm_scale)
     attention_D = attention_step(n_D, first_value_V, embedded_V, ring, position, seen, cos_R, sin_R, w.attention)
     for d in range(len(x_D)):
         y_D[d] += w.attention_scale_D[d] * attention_D[d]
-    n_D = normalised(y_D, w.norm_scale)
+    n_D = normalized(y_D, w.norm_scale)
     share = routed_share(n_D, w.feed_forward)
     if share > 0:
         feed_forward_D = feed_forward_step(n_D, w.feed_forward)
@@ -85,7 +85,7 @@ class Decoder:
         self.position, self.document = 0, 0
 
     def feed(self, token: int) -> np.ndarray:
-        """The normalised final hidden state (D,) that predicts what follows the token."""
+        """The normalized final hidden state (D,) that predicts what follows the token."""
         starts = token == self.model.architecture.bos
         if starts and self.reset_documents:
             self.document = self.position
@@ -102,7 +102,7 @@ class Decoder:
             if index < self.half:
                 skips.append(x_D)
         self.position += 1
-        return normalised(x_D, 1.0)
+        return normalized(x_D, 1.0)
 
     def _join(self, x_D: np.ndarray, skip_D: np.ndarray, index: int) -> np.ndarray:
         skip_D = self.skip_weights[index] * skip_D

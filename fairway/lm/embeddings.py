@@ -63,7 +63,7 @@ class ValueEmbedding(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Tokens (B, T) to the normalised embeddings (B, T, D) that every block sees as x0."""
+    """Tokens (B, T) to the normalized embeddings (B, T, D) that every block sees as x0."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()

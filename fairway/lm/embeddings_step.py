@@ -6,11 +6,11 @@ Shape letters: D width, V = G·N: all values of a token.
 import numpy as np
 
 from fairway.lm.embeddings import Embedding, ValueEmbedding
-from fairway.lm.operations import ONE, normalised, product, view
+from fairway.lm.operations import ONE, normalized, product, view
 
 
 class EmbeddingStep:
-    """The normalised embeddings of a text, token after token; what the next one needs of a token is kept."""
+    """The normalized embeddings of a text, token after token; what the next one needs of a token is kept."""
 
     def __init__(self, embedding: Embedding):
         self.bigram, self.table_VD = embedding.bigram, view(embedding.embedding.weight)
@@ -27,7 +27,7 @@ class EmbeddingStep:
         if self.bigram is not None:
             bucket = self.bigram.bucket(token, 0 if first else self.previous, starts or first)
             x_D = x_D + self.bigram_scale * product(self.projection, self.bigram_table[bucket])
-        x_D = normalised(x_D, 1.0)
+        x_D = normalized(x_D, 1.0)
         before_D, self.before_D, self.previous = self.before_D, x_D, token
         if self.smear_gate is None or starts or first:
             return x_D

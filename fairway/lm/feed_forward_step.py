@@ -10,7 +10,7 @@ import numpy as np
 
 from fairway.kernels import njit
 from fairway.lm.feed_forward import FeedForward, Router
-from fairway.lm.operations import NO_MATRIX, NO_VECTOR, dot, normalised, product, sigmoid, view
+from fairway.lm.operations import NO_MATRIX, NO_VECTOR, dot, normalized, product, sigmoid, view
 
 ACTIVATIONS = ("leaky_relu2", "star_relu", "swiglu", "square_glu")
 LEAKY_RELU2, STAR_RELU, SWIGLU, _ = range(4)
@@ -49,7 +49,7 @@ class FeedForwardWeights(NamedTuple):
 def routed_share(x_D, w):
     """What the layer's output is multiplied by: tanh(score − threshold), 0 for a token that the router keeps out."""
     if len(w.router_D):
-        return np.float32(math.tanh(max(np.float32(0), dot(normalised(x_D, 1.0), w.router_D) - w.threshold[0])))
+        return np.float32(math.tanh(max(np.float32(0), dot(normalized(x_D, 1.0), w.router_D) - w.threshold[0])))
     return np.float32(1)
 
 

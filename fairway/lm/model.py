@@ -1,6 +1,6 @@
-"""The network shared by the five systems: a U-Net of transformer blocks over normalised embeddings.
+"""The network shared by the five systems: a U-Net of transformer blocks over normalized embeddings.
 
-Unlike a textbook transformer: every block mixes the embeddings x0 back in; its normalised inputs shrink with depth by
+Unlike a textbook transformer: every block mixes the embeddings x0 back in; its normalized inputs shrink with depth by
 1/√(layer+1); attention and feed-forward return through learned per-channel scales; skip connections lead from the first
 half of the passes to the second, the last output first; some blocks may run again (depth recurrence); there are no biases
 and no norm weights; the head is the embedding table, its logits capped by cap·tanh(logits/cap).
@@ -88,7 +88,7 @@ class GPT(nn.Module):
         losses: list[Tensor] | None = None,
         recurrent: bool = True,
     ) -> Tensor:
-        """The normalised final hidden states (B, T, D). Routers in training append the losses they learn from to `losses`."""
+        """The normalized final hidden states (B, T, D). Routers in training append the losses they learn from to `losses`."""
         a, cache = self.architecture, state.cache if state else None
         T, position = tokens_BT.shape[1], cache.position if cache else 0
         x_BTD = self.stream(tokens_BT, state.previous if state else None)

@@ -43,7 +43,7 @@ def dot(x, y):
 
 
 @njit
-def normalised(x, scale):
+def normalized(x, scale):
     """x with a root mean square of `scale`."""
     y = np.empty_like(x)
     factor = np.float32(scale / math.sqrt(dot(x, x) / len(x) + EPSILON))

@@ -1,8 +1,8 @@
-"""LoRA: matrices that learn a product of two narrow ones instead of themselves (Hu et al. 2022).
+"""LoRA: a matrix stays fixed, and a product of two narrow ones that is added to it learns (Hu et al. 2022).
 
 W = base + alpha/rank · B·A. The product is added into the network's own matrices after each step, so scoring runs at the
 speed of the plain network and knows nothing of adapters; the gradients of A and B follow from that of W by the chain
-rule. The base is kept aside and never changes. A layer that runs more than once has one adapter (in #1530 one a pass).
+rule. The base is kept and never changes. A layer that runs more than once has one adapter (in #1530 one per pass).
 """
 
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from fairway.lm.model import GPT
 from fairway.lm.parameters import row_of
 
-SEED = 0  # of A: a constant, so that the decoder starts as the encoder did
+SEED = 0  # of A: a constant, so that the decoder starts where the encoder did
 
 
 def adapted_names(model: GPT, targets: list[str]) -> list[str]:
-    """Names of the matrices that `targets` stand for, in the order of the network."""
+    """Names of the matrices that `targets` (of `ttt.lora_targets`) stand for, in the order of the network."""
     return [name for name, _ in model.named_parameters() if row_of(name).lora in targets]
 
 
 class Adapters:
-    """Of matrices W (R, C), changed in place: A (rank, C), random at first, and B (R, rank), zero at first."""
+    """For matrices W (R, C), changed in place: A (rank, C), random at first, and B (R, rank), zero at first."""
 
     def __init__(self, weights: list[nn.Parameter], rank: int, alpha: float):
         self.weights, self.scale = weights, alpha / rank
@@ -33,7 +33,7 @@ class Adapters:
         self.b = [nn.Parameter(weight.new_zeros(len(weight), rank)) for weight in weights]
 
     def factors(self) -> list[nn.Parameter]:
-        """What is to be optimised: A of every matrix, then B of every matrix."""
+        """What the optimizer steps: A of every matrix, then B of every matrix."""
         return self.a + self.b
 
     @torch.no_grad()
@@ -50,7 +50,7 @@ class Adapters:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Factors as at the start, A too: no document learns from another (#1530 keeps A, so there they do)."""
+        """Reset both factors, A too: no document learns from another (#1530 keeps A, so there they do)."""
         torch._foreach_copy_(self.a, self.first_a)
         torch._foreach_zero_(self.b)
         self.merge()
