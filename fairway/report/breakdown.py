@@ -1,7 +1,7 @@
-"""Tables that only the HTML page shows: bytes by layer, seconds by stage, params that differ, the worst matrices.
+"""The report's tables of the run itself: bytes by layer, seconds by stage, params that differ. tables.py has those of a score.
 
-The tables of a score are in tables.py. A layer is a block of the network; what belongs to none of them (embeddings, the
-head, the container's header) stands under its own name. Seconds are measurements: they differ from run to run.
+A layer is a block of the network; what belongs to none (embeddings, the head, the container's header) stands under its own
+name. Seconds are measurements: they differ from run to run.
 """
 
 import json
@@ -15,7 +15,7 @@ from fairway.lm.parameters import module_of
 def by_layer(roles: pd.DataFrame) -> pd.DataFrame:
     """layer, weights, bytes, and the bytes of each role; in the order of the network, all layers add up to the weights.
 
-    `roles` is the table of the stage compress: role, name, weights, bytes; a row a tensor.
+    `roles` is the table of the stage compress: role, name, weights, bytes; one row per tensor.
     """
     keyed = roles.assign(layer=roles["name"].map(module_of))
     by_role = keyed.pivot_table(index="layer", columns="role", values="bytes", aggfunc="sum", fill_value=0)
@@ -32,7 +32,7 @@ def _depth(layer: str) -> tuple:
 
 
 def seconds(timing: dict[str, dict]) -> pd.DataFrame:
-    """stage, seconds, share, rate (tokens/s, NaN where the stage counts none), parts: what it says its time went to.
+    """stage, seconds, share, rate (tokens/s, NaN where the stage counts none), parts: how the stage itself splits its time.
 
     `timing` are the stages' timing.json. Parts may overlap: the start of a process is also a part of what it does.
     """
