@@ -48,7 +48,7 @@ def sections(summary: dict, frames: dict[str, pd.DataFrame], figures: dict[str, 
         Section("Where the bytes go", [figures["bytes"], parts(frames["bytes"]), figures["layers"], layers(frames["layers"])]),
         Section("Along the text", [*along(frames["quarters"]), figures["position"], figures["savings"]]),
         Section("Document by document", [figures["documents"]]),
-        Section("What the mixture adds", [orders(frames["orders"]), figures["orders"]]),
+        Section("What the mixture adds", [*orders(frames["orders"]), figures["orders"]]),
         Section("Training", [figures["loss"]]),
         Section("What quantizing loses", [figures["matrices"], matrices(frames["matrices"])]),
     ]
@@ -124,13 +124,13 @@ def along(quarters: pd.DataFrame) -> list[Block]:
     return ["Bits per byte in each quarter of the text: does it still learn?", Table(header, rows, numbers=range(4))]
 
 
-def orders(frame: pd.DataFrame) -> Table:
-    """Tokens by the longest n-gram whose context was seen before, and what they cost before and after mixing."""
+def orders(frame: pd.DataFrame) -> list[Block]:
     rows = [
         [str(row.order), f"{row.tokens:,}", f"{row.share:.1%}", known(row.neural), known(row.mixed), minus(f"{row.saved:,.0f}")]
         for row in frame.itertuples()
     ]
-    return Table(["order", "tokens", "share", TTT.name, MIXTURE.name, "bits saved"], rows, numbers=range(6))
+    said = "Tokens by the longest n-gram whose context was seen before, and their bits per byte before and after mixing."
+    return [said, Table(["order", "tokens", "share", TTT.name, MIXTURE.name, "bits saved"], rows, numbers=range(6))]
 
 
 def matrices(frame: pd.DataFrame) -> Table:
