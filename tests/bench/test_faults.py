@@ -55,7 +55,7 @@ def test_of_files_with_times_everything_but_numbers_counts(pipeline):
 
 def test_after_a_kill_a_file_may_be_absent_or_under_another_name_but_not_half(pipeline):
     (pipeline.folder / "artifacts/train/deep/b").unlink()
-    put(pipeline, "artifacts/train/.a.4711", b"a")
+    put(pipeline, "artifacts/train/.a.4711.partial", b"a")
     assert kills.half(pipeline) == []
     put(pipeline, "artifacts/train/a", b"a")
     put(pipeline, "reports/train/loss.tsv", b"step\tloss\n1\t5.")

@@ -264,7 +264,7 @@ def test_only_the_latest_step_stays_and_half_written_files_do_not_count(begin, a
     for _ in range(2):
         advance(run, 1)
         resume.save(tmp_path, run, SINGLE_PROCESS)
-    (tmp_path / "step7.rank0of1.part").write_bytes(b"half")
+    (tmp_path / ".step7.rank0of1.pt.4711.partial").write_bytes(b"half")
     assert [path.name for path in tmp_path.glob("*.pt")] == ["step2.rank0of1.pt"]
     fresh = begin()
     assert resume.load(tmp_path, fresh, SINGLE_PROCESS) and fresh.step == 2
