@@ -16,6 +16,7 @@ from safetensors.numpy import save as serialised
 from fairway.errors import RERUN, InputError, reading
 from fairway.lm.config import Architecture
 from fairway.lm.model import GPT
+from fairway.params import parse
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.rotation import block_size
 
@@ -42,14 +43,17 @@ def to_tensors(
 
 
 def from_tensors(tensors: Tensors, metadata: dict[str, str]) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
-    """The inverse of `to_tensors`, names sorted. Raises KeyError when a tensor that the metadata names is missing."""
+    """The inverse of `to_tensors`, names sorted. Raises KeyError or ValueError where the metadata does not fit."""
     header, rest = json.loads(metadata["quantised"]), dict(sorted(tensors.items()))
     matrices = {}
     for name, grid in sorted(header["matrices"].items()):
         bits = grid.pop("repair_bits", 0)
         factors = tuple(_take(rest, f"{name}.{side}", bits) for side in ("left", "right")) if bits else None
         matrices[name] = dataclasses.replace(_take(rest, name, **grid), correction=factors)
-    return Architecture(**header["architecture"]), matrices, rest
+    try:
+        return parse(header["architecture"], "architecture", Architecture, "its metadata"), matrices, rest
+    except InputError as error:
+        raise ValueError(error) from None
 
 
 def _take(tensors: Tensors, name: str, bits: int, states: int = 0, rotation: int = 0) -> QuantisedMatrix:
