@@ -30,7 +30,7 @@ from fairway.submission import packing
 from fairway.text.documents import read_documents
 from fairway.text.shards import read_split
 from fairway.text.tokenizer import Tokenizer
-from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, read_timing, run, write_bytes, write_json
 
 OUT, REPORT = ARTIFACTS / "certify", REPORTS / "certify"
 EVALS = ("eval_sliding", "eval_ttt", "eval_ngram")
@@ -52,8 +52,7 @@ def main() -> None:
     rows = {name: files.read(ARTIFACTS / name / "scores.npy") for name in EVALS}
     data = Data(tokenizer, splits["val"][:], documents, rows)
     ledgers = [read_json(ARTIFACTS / stage / "ledger.json", ["stage", "val_tokens_before_scoring"]) for stage in LEDGERS]
-    timings = {name: REPORTS / name / "timing.json" for name in TIMED}
-    times = clocks.read({name: read_json(path, ["seconds"]) for name, path in timings.items() if path.exists()})
+    times = clocks.read({name: read_timing(name) for name in TIMED if (REPORTS / name / "timing.json").exists()})
 
     prefix, text = cut(data.stream, tokenizer, config.wanted(len(data.stream) - 1))
     targets = len(prefix) - 1

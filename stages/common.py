@@ -105,6 +105,16 @@ def read_json(path: Path, keys: list[str]) -> dict:
     return content
 
 
+def read_timing(stage: str) -> dict[str, float | None]:
+    """The seconds and rates in a stage's timing.json. Raises InputError."""
+    path = REPORTS / stage / "timing.json"
+    content = read_json(path, ["seconds"])
+    for key, value in content.items():
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{path}: '{key}' is {value!r}, expected a number; {RERUN}")
+    return content
+
+
 def write_ledger(stage: str, split: str, tokens: int) -> None:
     """The exposure ledger: which split a stage learned from, and how many of its tokens it saw."""
     exposed = tokens if split == "val" else 0

@@ -17,7 +17,7 @@ from fairway.report.labels import MIXTURE, PER_TOKEN, SCORES, STREAMING, TTT, Sc
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
 from fairway.text.tokenizer import read_tokenizer
-from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, run, write_bytes, write_json
+from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, read_timing, run, write_bytes, write_json
 
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
 PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
@@ -39,7 +39,7 @@ def main() -> None:
     check_bytes(roles, metrics["compress"])
     losses = read_tsv(REPORTS / "train/loss.tsv", [], ["step", "loss"])
     matrices = read_tsv(REPORTS / "quant/matrices.tsv", ["name", "role"], MATRIX_NUMBERS)
-    timing = {stage: read_json(REPORTS / stage / "timing.json", ["seconds"]) for stage in STAGES}
+    timing = {stage: read_timing(stage) for stage in STAGES}
     scores = read_scores(metrics)
     pieces = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model").pieces
 

@@ -184,3 +184,9 @@ def test_a_damaged_ledger_or_timing_is_named(pipeline, path, content, problem):
     Path(path).write_text(content)
     with pytest.raises(InputError, match=f"{path}: {problem}.*; run `dvc repro` to write it again"):
         certify.main()
+
+
+def test_a_clock_that_is_no_number_is_a_sentence(pipeline):
+    Path("reports/train/timing.json").write_text('{"seconds": "soon"}')
+    with pytest.raises(InputError, match=r"reports/train/timing\.json: 'seconds' is 'soon', expected a number"):
+        certify.main()
