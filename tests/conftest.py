@@ -24,12 +24,13 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1]
 PLAIN = Quant(method="gptq", calibration_tokens=1000)
 
 
-# What takes a minute or more begins first, so that no worker is left alone with it at the end.
-LONGEST = ("test_presets_pipeline.py", "test_repro.py", "test_gallery.py", "test_causality.py", "test_certify.py")
+# The files that take longest begin first, so that no worker is left alone with one at the end.
+LONGEST = "presets_pipeline repro gallery train_stage sweeps daily_life quant_stage causality ngram_bench technique".split()  # noqa: SIM905
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    place = {f"test_{name}.py": index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
