@@ -1,8 +1,9 @@
 """train: from random weights to a float checkpoint with averaged weights.
 
-It starts one process per visible GPU (or NPROC of them) unless torchrun has started it. Every `train.checkpoint_seconds`, on
-Ctrl-C and on SIGTERM the run is saved under .ckpt/train; the next `dvc repro` with the same params, data and code continues
-it. Its reports are rewritten while it trains, so that `dvc plots show` and editors have the curve so far.
+It starts one process per visible GPU, two on a CPU, or NPROC, unless torchrun has started it. The run is saved under
+.ckpt/train every `train.checkpoint_seconds`, on Ctrl-C, on SIGTERM and when the launcher of its ranks dies; the next
+`dvc repro` with the same params, data and code continues it. Its reports are rewritten while it trains, so that
+`dvc plots show` and editors have the curve so far.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
 from fairway.train.step import TrainState
 from stages import common
-from stages.launch import launch, visible_ranks
+from stages.launch import launch, launcher_gone, training_ranks
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code
 DATA = common.ARTIFACTS / "tokenize"
@@ -39,9 +40,11 @@ SPLIT = "train"
 
 
 def main() -> None:
-    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
-        load(common.PARAMS, "train", Train).passes(visible_ranks())  # refuses ranks that cannot share a step before they start
-        sys.exit(launch("stages.train", visible_ranks()))
+    if "WORLD_SIZE" not in os.environ:
+        config = load(common.PARAMS, "train", Train)
+        if (count := training_ranks(config.sequences_per_step)) > 1:
+            config.passes(count)  # refuses ranks that cannot share a step before they start
+            sys.exit(launch("stages.train", count))
     ranks = Ranks.join()
     try:
         train(*(load(common.PARAMS, *section) for section in (("model", Model), ("train", Train), ("qat", Qat))), ranks)
@@ -70,7 +73,8 @@ def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
     progress = common.Progress(config.steps * config.tokens_per_step, "tokens", "train")
     progress.advance(state.tokens)
     with common.deferring_interrupts() as caught:
-        hooks = Hooks(progress.advance, report, partial(resume.save, folder, state, ranks), lambda: bool(caught))
+        interrupted = lambda: bool(caught) or (ranks.size > 1 and launcher_gone())  # noqa: E731
+        hooks = Hooks(progress.advance, report, partial(resume.save, folder, state, ranks), interrupted)
         finished = fit(state, loader, losses, hooks, ranks)
     if not finished:
         common.say(f"train: saved at step {state.step}; `dvc repro` continues from here")

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -154,6 +155,17 @@ def test_the_script_stopped_by_sigterm_goes_on_where_it_was(reference, tmp_path,
     assert finished(folder) == reference
     assert f"train: continues at step {step}\n" in capsys.readouterr().out
     assert not (folder / ".ckpt/train").exists()
+
+
+def test_ranks_whose_launcher_is_killed_save_and_stop(tmp_path):
+    folder = workplace(tmp_path, steps=10**6)
+    with start(folder, ranks=2) as process:
+        once_it_has_saved(process, folder, signal.SIGSTOP, ranks=2)
+        ranks = psutil.Process(process.pid).children()
+        process.kill()
+    assert len(ranks) == 2
+    assert psutil.wait_procs(ranks, timeout=60)[1] == []
+    assert saved_steps(folder, ranks=2) and not (folder / CHECKPOINT).exists()
 
 
 def test_the_script_killed_goes_on_from_its_last_save(reference, tmp_path, capsys):
