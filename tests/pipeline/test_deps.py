@@ -59,5 +59,5 @@ def test_every_file_a_stage_reads_from_another_is_that_stages_output():
         assert set(made) <= outputs
 
 
-def test_packages_are_empty_so_that_no_import_brings_the_whole_house():
+def test_packages_are_empty_so_that_no_import_brings_all_of_fairway():
     assert [path for path in ROOT.glob("fairway/**/__init__.py") if path.read_text(encoding="utf-8")] == []

@@ -1,7 +1,9 @@
 """What all stages share: small files, ends without a traceback, interrupts that wait, plain progress."""
 
 import io
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,3 +209,11 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
     progress.close()
     assert "train: 100%" in terminal.getvalue() and "loss 1.5" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_openmp_is_told_how_long_to_spin_before_a_stage_loads_it(given, found):
+    code = "import os, sys, stages; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{found} False\n"
