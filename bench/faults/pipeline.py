@@ -31,7 +31,7 @@ PARAMS = TINY | {
     "train": TINY["train"] | {"steps": 1000, "tokens_per_step": 128, "checkpoint_seconds": 0.1},
     "certify": TINY["certify"] | {"tokens": 40, "causality_tokens": 200, "causality_checks": 2},
 }
-# What differs between two undisturbed runs, and why. Of these files everything but numbers and padding is compared.
+# What differs between two undisturbed runs, and why. Of these files everything but numbers, padding and drawings is compared.
 TIMED = {
     "reports/*/timing.json": "seconds and rates",
     "artifacts/certify/certificate.md": "shows the seconds of the stages",
@@ -50,6 +50,7 @@ REMEDIES = {
 OF_DVC = re.compile(r"^\.[\w-]{22}\.tmp$")  # what DVC leaves of a file that it could not put in its place
 NUMBER = re.compile(rb"\d[\d.,]*")
 PADDING = re.compile(rb"[ -]+")  # of a table, as wide as its numbers
+DRAWING = re.compile(rb"<svg.*?</svg>", re.DOTALL)  # one of them has an axis of seconds; the others are files of their own
 GIT = ("git", "-c", "user.name=faults", "-c", "user.email=faults@localhost")
 
 
@@ -185,7 +186,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def digest(name: str, content: bytes) -> str:
     """SHA-256 of a file; where its name is in TIMED, of all but its numbers and the padding around them."""
     if any(fnmatch(name, pattern) for pattern in TIMED):
-        content = PADDING.sub(b" ", NUMBER.sub(b"#", content))
+        content = PADDING.sub(b" ", NUMBER.sub(b"#", DRAWING.sub(b"", content)))
     return hashlib.sha256(content).hexdigest()
 
 
