@@ -1,9 +1,5 @@
 """One process per visible GPU, as torchrun would start them, for stages that share their work among ranks.
 
-Training on a CPU has CPU_RANKS processes. Two threads of one process wait for each other dozens of times per millisecond, and
-spin while they wait: beside one other busy process they reach 0.28 of their rate, two ranks 0.6, and alone the ranks are as
-fast (bench/contention.py). The number is constant because the order of sums, and so every bit of a checkpoint, depends on it.
-
 torchrun itself is for several nodes (`torchrun --nnodes 2 … -m stages.train`). On one node this prints less: a user's
 mistake stays one sentence, Ctrl-C reaches every rank once, and when a rank fails the others are stopped.
 """
@@ -17,7 +13,6 @@ import time
 
 import torch
 
-CPU_RANKS = 2
 PARENT = os.getppid()
 GRACE_SECONDS = 30  # for the other ranks to save after one has stopped
 
@@ -25,12 +20,6 @@ GRACE_SECONDS = 30  # for the other ranks to save after one has stopped
 def visible_ranks() -> int:
     """NPROC where it is set, otherwise one rank per GPU, at least one."""
     return int(os.environ.get("NPROC") or max(1, torch.cuda.device_count()))
-
-
-def training_ranks(sequences_per_step: int) -> int:
-    """The same; without a GPU, CPU_RANKS where they can share a step."""
-    alone = os.environ.get("NPROC") or torch.cuda.is_available() or sequences_per_step % CPU_RANKS
-    return visible_ranks() if alone else CPU_RANKS
 
 
 def launcher_gone() -> bool:

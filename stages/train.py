@@ -1,6 +1,6 @@
 """train: from random weights to a float checkpoint with averaged weights.
 
-It starts one process per visible GPU, two on a CPU, or NPROC, unless torchrun has started it. The run is saved under
+It starts one process per visible GPU, or NPROC, unless torchrun has started it. The run is saved under
 .ckpt/train every `train.checkpoint_seconds`, on Ctrl-C, on SIGTERM and when the launcher of its ranks dies; the next
 `dvc repro` with the same params, data and code continues it. Its reports are rewritten while it trains, so that
 `dvc plots show` and editors have the curve so far.
@@ -31,7 +31,7 @@ from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
 from fairway.train.step import TrainState
 from stages import common
-from stages.launch import launch, launcher_gone, training_ranks
+from stages.launch import launch, launcher_gone, visible_ranks
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code
 DATA = common.ARTIFACTS / "tokenize"
@@ -40,11 +40,9 @@ SPLIT = "train"
 
 
 def main() -> None:
-    if "WORLD_SIZE" not in os.environ:
-        config = load(common.PARAMS, "train", Train)
-        if (count := training_ranks(config.sequences_per_step)) > 1:
-            config.passes(count)  # refuses ranks that cannot share a step before they start
-            sys.exit(launch("stages.train", count))
+    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
+        load(common.PARAMS, "train", Train).passes(visible_ranks())  # refuses ranks that cannot share a step before they start
+        sys.exit(launch("stages.train", visible_ranks()))
     ranks = Ranks.join()
     try:
         train(*(load(common.PARAMS, *section) for section in (("model", Model), ("train", Train), ("qat", Qat))), ranks)

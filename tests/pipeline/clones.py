@@ -100,7 +100,7 @@ def set_param(folder: Path, key: str, value) -> None:
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """Run a program in the clone; `python` there is bin/python, which starts this test's own Python."""
     path = os.pathsep.join((str(BIN), str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = os.environ | IDENTITY | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "NPROC": ""}
+    environment = os.environ | IDENTITY | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
     environment |= {"TEST_PYTHON": sys.executable, "TEST_SANDBOX": precompiled.__file__}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

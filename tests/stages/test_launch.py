@@ -85,15 +85,3 @@ def test_one_rank_per_gpu_unless_nproc_is_set(monkeypatch, nproc, gpus, expected
     else:
         monkeypatch.setenv("NPROC", nproc)
     assert launch.visible_ranks() == expected
-
-
-@pytest.mark.parametrize(
-    ("nproc", "gpus", "sequences", "expected"), [(None, 0, 16, 2), (None, 0, 15, 1), ("1", 0, 16, 1), (None, 8, 16, 8)]
-)
-def test_training_on_a_cpu_has_two_ranks_where_they_can_share_a_step(monkeypatch, nproc, gpus, sequences, expected):
-    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.delenv("NPROC", raising=False)
-    if nproc:
-        monkeypatch.setenv("NPROC", nproc)
-    assert launch.training_ranks(sequences) == expected
