@@ -1,5 +1,7 @@
 """Settings of a predictor with everything on, small enough for a tiny network."""
 
+import dataclasses
+
 from fairway.mixture.config import Cache, Ngram
 from fairway.score.config import Eval, Settings, Ttt
 
@@ -26,5 +28,8 @@ NGRAM = Ngram(
     entropy_bins=4,
     neural_weight=0.7,
     tilt=1.0,
+)
+LINEAR = dataclasses.replace(
+    NGRAM, mixture="linear", estimator="interpolated", max_order=5, learning_rate=0.05, entropy_bins=3, neural_weight=0.6
 )
 SETTINGS = Settings(EVAL, TTT, CACHE, NGRAM)

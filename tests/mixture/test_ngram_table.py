@@ -11,17 +11,8 @@ from fairway.mixture.config import Ngram
 from fairway.mixture.estimators import Counts
 from fairway.mixture.hashed_counts import HashedCounts
 from tests.mixture.dictionary import DictionaryCounts, HashedDictionaryCounts
-from tests.plain_settings import NGRAM
+from tests.plain_settings import LINEAR as SETTINGS
 
-SETTINGS = dataclasses.replace(
-    NGRAM,
-    mixture="linear",
-    estimator="interpolated",
-    max_order=5,
-    learning_rate=0.05,
-    entropy_bins=3,
-    neural_weight=0.6,
-)
 VOCABULARY = 6
 VALID = ["interpolated", "kneser_ney", "add_one"]
 

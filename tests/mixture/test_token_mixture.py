@@ -15,17 +15,8 @@ from fairway.mixture.hashed_counts import HashedCounts
 from fairway.mixture.match import MatchModel
 from fairway.mixture.token_mixture import TokenMixture
 from tests.mixture.dictionary import DictionaryMatch, DictionaryMixture, DictionaryTilt
-from tests.plain_settings import NGRAM
+from tests.plain_settings import LINEAR as SETTINGS
 
-SETTINGS = dataclasses.replace(
-    NGRAM,
-    mixture="linear",
-    estimator="interpolated",
-    max_order=5,
-    learning_rate=0.05,
-    entropy_bins=3,
-    neural_weight=0.6,
-)
 VOCABULARY = 6
 MIXTURES, VALID = ["linear", "fixed", "entropy"], ["interpolated", "kneser_ney", "add_one"]
 COUNTING = list(itertools.product(MIXTURES, VALID))
