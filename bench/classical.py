@@ -41,13 +41,13 @@ def primed_bpb(compressor, prime: bytes, text: bytes) -> float:
 
 def main() -> None:
     data, split = load("params.yaml", "data", Data), load("params.yaml", "tokenize", Tokenize)
-    texts = {"train": [], "holdout": [], "val": []}
+    texts = {"train": [], "holdout": [], "val": [], "witness": []}
     seen = set()
     for document in read_documents(data.documents, data.text_field):
         content = document.encode()
         if (identity := digest(content)) not in seen:
             seen.add(identity)
-            texts[split_of(identity, split.holdout_fraction, split.val_fraction)].append(content)
+            texts[split_of(identity, split.holdout_fraction, split.val_fraction, split.witness_fraction)].append(content)
     train, holdout, val = (b"".join(texts[name]) for name in ("train", "holdout", "val"))
     summary = json.loads(Path("reports/summary.json").read_text())
     rows = {

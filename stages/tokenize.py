@@ -1,4 +1,5 @@
-"""Turn documents (or ready-made challenge shards) into a tokenizer, token shards for train, holdout and val, and a manifest.
+"""Turn documents (or ready-made challenge shards) into a tokenizer, token shards for train, holdout and val, the texts of the
+witness, and a manifest.
 
 The tokenizer is trained on train text only; every val document is decoded again and compared. The output folder is built
 under a temporary name and renamed when complete, so a killed run leaves no partial output.
@@ -56,7 +57,7 @@ def from_documents(data: Data, config: Tokenize, folder: Path) -> dict:
 
 
 def from_shards(config: Tokenize, folder: Path) -> dict:
-    """Copy val unchanged, cut holdout off the end of train, remove duplicates from train. Returns the manifest."""
+    """Copy val unchanged, cut holdout and the witness off the end of train, remove duplicates. Returns the manifest."""
     model, tokenizer = given_tokenizer(config)
     train, val = (
         shards.read_shards(documents.find_files(globs, key), tokenizer.vocabulary_size)
@@ -66,7 +67,7 @@ def from_shards(config: Tokenize, folder: Path) -> dict:
         with progress(len(val), "tokens", "val") as advance:
             seen, lossless = corpus.copy_val(val, tokenizer, out, advance)
         with progress(len(train), "tokens", "train") as advance:
-            found, kept = corpus.copy_train(train, tokenizer, config.holdout_fraction, seen, out, advance)
+            found, kept = corpus.copy_train(train, tokenizer, config, seen, out, advance)
     refuse_empty(out.documents, f"{kept} different documents in tokenize.shards_train")
     common.write_bytes(folder / "tokenizer.model", model)
     return describe(config, folder, tokenizer, out, duplicates=found - kept, lossless=lossless)
@@ -90,9 +91,9 @@ def progress(total: int, unit: str, label: str):
 
 
 def refuse_empty(sizes: dict[str, int], given: str) -> None:
-    """Raise InputError for a split without documents."""
-    for name, size in sizes.items():
-        if not size:
+    """Raise InputError for a split without documents; the witness may be empty, and the certificate says so."""
+    for name in corpus.TOKENIZED:
+        if not sizes[name]:
             raise InputError(
                 f"the {name} split is empty: {given} are too few for these fractions; "
                 "give more documents, or change tokenize.holdout_fraction and tokenize.val_fraction"
@@ -123,7 +124,7 @@ def describe(config: Tokenize, folder: Path, tokenizer: Tokenizer, out: Corpus, 
 
 
 def report(manifest: dict, seconds: float) -> None:
-    train, holdout, val = (manifest["splits"][name] for name in corpus.SPLITS)
+    train, holdout, val, witness = (manifest["splits"][name] for name in corpus.SPLITS)
     metrics = {
         "vocabulary_size": manifest["tokenizer"]["vocabulary_size"],
         "train_tokens": train["tokens"],
@@ -131,6 +132,8 @@ def report(manifest: dict, seconds: float) -> None:
         "val_tokens": val["tokens"],
         "val_bytes": val["bytes"],
         "val_documents": val["documents"],
+        "witness_documents": witness["documents"],
+        "witness_bytes": witness["bytes"],
         "duplicates": manifest["duplicates"],
         "bytes_per_token": round(val["bytes"] / val["tokens"], 4),
     }

@@ -17,7 +17,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Tokenize:
-    """How documents become token shards.
+    """How documents become token shards, and which of them stay text that no stage but certify reads (the witness).
 
     With `source: shards`, the globs `shards_train` and `shards_val` name ready-made shards in the challenge's format, and
     `shards_tokenizer` names the SentencePiece model that made them (not read with `tokenizer: bytes`, the challenge's
@@ -30,6 +30,7 @@ class Tokenize:
     vocabulary_size: int = bounded(1024, ge=260, le=65535)
     holdout_fraction: float = bounded(0.05, gt=0, le=0.5)
     val_fraction: float = bounded(0.05, gt=0, le=0.5)
+    witness_fraction: float = bounded(0.0, ge=0, le=0.5)
     sample_bytes: int = bounded(20_000_000, ge=1)
     shard_tokens: int = bounded(100_000_000, ge=1, le=2**31 - 1)
     shards_train: list[str] = bounded([])
@@ -37,10 +38,10 @@ class Tokenize:
     shards_tokenizer: str = ""
 
     def __post_init__(self):
-        if self.holdout_fraction + self.val_fraction >= 1:
+        if self.holdout_fraction + self.val_fraction + self.witness_fraction >= 1:
             raise InputError(
-                f"tokenize.holdout_fraction {self.holdout_fraction} and tokenize.val_fraction {self.val_fraction} "
-                "leave no text for train; their sum must be below 1"
+                f"tokenize.holdout_fraction {self.holdout_fraction}, tokenize.val_fraction {self.val_fraction} and "
+                f"tokenize.witness_fraction {self.witness_fraction} leave no text for train; their sum must be below 1"
             )
         if self.source == "shards" and self.tokenizer == "bpe" and not self.shards_tokenizer:
             raise InputError("tokenize.shards_tokenizer is empty; tokenize.source 'shards' needs its tokenizer's .model file")

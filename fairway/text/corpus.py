@@ -1,9 +1,10 @@
-"""From documents to the token shards of each split, in two passes; from ready-made shards, in one.
+"""From documents to the token shards of each split, in two passes; from ready-made shards, in one. The witness stays text.
 
 Everything is streamed: memory holds an eight-byte hash per document, the tokenizer's sample, and one document. Each
 function reports its progress through the argument `advance`.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,34 +13,44 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from fairway.errors import InputError
+from fairway.errors import InputError, reading
 from fairway.text import shards, split
 from fairway.text.byte_count import table_bytes
 from fairway.text.config import Data, Tokenize
 from fairway.text.documents import read_documents, read_file
 from fairway.text.tokenizer import Tokenizer
 
-SPLITS = ("train", "holdout", "val")
+TOKENIZED = ("train", "holdout", "val")
+STORED = ("val", "witness")  # splits whose documents are stored as text
+SPLITS = (*TOKENIZED, "witness")
 PROBE = "\ufb01 \uff21  e\u0301\t\r\n x "  # text that NFKC or a normalizer of white space changes
 ZSTD_LEVEL = 19
 Advance = Callable[[int], None]
 
 
+def assigned(identity: int, config: Tokenize) -> split.Split:
+    """The split of a document with this digest."""
+    return split.split_of(identity, config.holdout_fraction, config.val_fraction, config.witness_fraction)
+
+
 class Corpus:
-    """The folder being written: the shards of each split, the val documents, and their counts and hashes."""
+    """The folder being written: shards, the texts of val and of the witness, and the counts and hashes of each split."""
 
     def __init__(self, folder: Path, shard_tokens: int):
         self.folder, self.shard_tokens = folder, shard_tokens
         self.documents, self.bytes = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-        self.hashes: dict[str, list[str]] = {"holdout": [], "val": []}
+        self.hashes: dict[str, list[str]] = {"holdout": [], "val": [], "witness": []}
+        self.witness_sha256 = hashlib.sha256()  # of the texts, one NUL after each
 
     def __enter__(self) -> "Corpus":
         with ExitStack() as stack:
             self.writers = {
-                name: stack.enter_context(shards.ShardWriter(self.folder / name, name, self.shard_tokens)) for name in SPLITS
+                name: stack.enter_context(shards.ShardWriter(self.folder / name, name, self.shard_tokens)) for name in TOKENIZED
             }
-            file = stack.enter_context((self.folder / "val_documents.jsonl.zst").open("wb"))
-            self._val_text = stack.enter_context(zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file))
+            self._texts = {}
+            for name in STORED:
+                file = stack.enter_context((self.folder / f"{name}_documents.jsonl.zst").open("wb"))
+                self._texts[name] = stack.enter_context(zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(file))
             self._open = stack.pop_all()
         return self
 
@@ -57,19 +68,28 @@ class Corpus:
         self.write(name, tokens, len(encoded))
         self.hashes[name].append(f"{identity:016x}")
         if name == "val":
-            self._val_text.write((json.dumps({"text": encoded.decode()}, ensure_ascii=False) + "\n").encode())
+            self._store(name, encoded)
+
+    def write_witness(self, encoded: bytes, identity: int) -> None:
+        """Write a witness document as text, and keep its hash."""
+        self.documents["witness"] += 1
+        self.bytes["witness"] += len(encoded)
+        self.hashes["witness"].append(f"{identity:016x}")
+        self.witness_sha256.update(encoded + b"\0")
+        self._store("witness", encoded)
+
+    def _store(self, name: str, encoded: bytes) -> None:
+        self._texts[name].write((json.dumps({"text": encoded.decode()}, ensure_ascii=False) + "\n").encode())
 
     def splits(self) -> dict[str, dict]:
-        """Per split: documents, tokens, UTF-8 bytes, and the SHA-256 of the tokens as little-endian uint16."""
-        return {
-            name: {
-                "documents": self.documents[name],
-                "tokens": writer.tokens,
-                "bytes": self.bytes[name],
-                "sha256": writer.sha256.hexdigest(),
-            }
-            for name, writer in self.writers.items()
-        }
+        """Per split: documents, tokens, UTF-8 bytes, and the SHA-256 of the tokens as little-endian uint16.
+
+        The witness has no tokens; its SHA-256 is that of its texts, with a NUL after each.
+        """
+        counts = {name: {"documents": self.documents[name], "bytes": self.bytes[name]} for name in SPLITS}
+        hashed = {name: {"tokens": writer.tokens, "sha256": writer.sha256.hexdigest()} for name, writer in self.writers.items()}
+        hashed["witness"] = {"sha256": self.witness_sha256.hexdigest()}
+        return {name: counts[name] | hashed[name] for name in SPLITS}
 
 
 def survey(paths: list[Path], data: Data, config: Tokenize, advance: Advance) -> tuple[int, int, dict[str, int], list[str]]:
@@ -87,7 +107,7 @@ def survey(paths: list[Path], data: Data, config: Tokenize, advance: Advance) ->
             identity = split.digest(encoded)
             if identity not in seen:
                 seen.add(identity)
-                name = split.split_of(identity, config.holdout_fraction, config.val_fraction)
+                name = assigned(identity, config)
                 sizes[name] += len(encoded)
                 if name == "train":
                     sample.add(identity, text, len(encoded))
@@ -107,9 +127,11 @@ def encode_documents(data: Data, config: Tokenize, tokenizer: Tokenizer, corpus:
         if identity in seen:
             continue
         seen.add(identity)
-        name = split.split_of(identity, config.holdout_fraction, config.val_fraction)
-        tokens = tokenizer.encode(text)
-        if name == "train":
+        name = assigned(identity, config)
+        tokens = [] if name == "witness" else tokenizer.encode(text)
+        if name == "witness":
+            corpus.write_witness(encoded, identity)
+        elif name == "train":
             corpus.write(name, tokens, len(encoded))
         else:
             corpus.write_hashed(name, tokens, encoded, identity)
@@ -132,17 +154,10 @@ def copy_val(
     seen: set[int] = set()
     lossless = not normalises(tokenizer)
     for tokens in shards.documents(val, tokenizer.bos):
-        decoded = tokenizer.decode(tokens)
-        try:
-            text = decoded.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"tokenize.shards_val: document {corpus.documents['val'] + 1} is not UTF-8 once decoded (byte {error.start}); "
-                "give in tokenize.shards_tokenizer the model that made these shards"
-            ) from None
+        decoded = _utf8(tokenizer.decode(tokens), f"tokenize.shards_val: document {corpus.documents['val'] + 1}")
         corpus.write_hashed("val", tokens, decoded, split.digest(decoded))
         seen.add(split.digest(tokens.tobytes()))
-        lossless = lossless and np.array_equal(tokenizer.encode(text), tokens)
+        lossless = lossless and np.array_equal(tokenizer.encode(decoded.decode()), tokens)
         advance(len(tokens))
     return seen, lossless
 
@@ -150,28 +165,54 @@ def copy_val(
 def copy_train(
     train: "np.ndarray | shards.Shards",
     tokenizer: Tokenizer,
-    holdout_fraction: float,
+    config: Tokenize,
     val: set[int],
     corpus: Corpus,
     advance: Advance,
 ) -> tuple[int, int]:
-    """Copy ready-made train documents, the last `holdout_fraction` of them to holdout; drop duplicates and documents of `val`.
+    """Copy ready-made train documents, the last `holdout_fraction` of them to holdout and the last `witness_fraction` before
+    these to the witness; drop duplicates and documents of `val`.
 
-    Advances by tokens. Returns (documents, documents kept).
+    Advances by tokens. Returns (documents, documents kept). Raises InputError for a witness document that is not UTF-8.
     """
     found = kept = 0
     for _, new in _marked(train, tokenizer.bos, set(val)):
         found, kept = found + 1, kept + new
-    train_documents = kept - round(kept * holdout_fraction)
-    lengths = table_bytes(tokenizer).lossless_bytes
+    holdout = kept - round(kept * config.holdout_fraction)  # the first document of holdout; the others begin earlier
+    witness = holdout - round(kept * config.witness_fraction)
+    lengths, index = table_bytes(tokenizer).lossless_bytes, 0
     for tokens, new in _marked(train, tokenizer.bos, set(val)):
-        if new and corpus.documents["train"] < train_documents:
+        if new and index < witness:
             corpus.write("train", tokens, int(lengths[tokens].sum()))
+        elif new and index < holdout:
+            decoded = _utf8(tokenizer.decode(tokens), f"tokenize.shards_train: document {index + 1}")
+            corpus.write_witness(decoded, split.digest(decoded))
         elif new:
             decoded = tokenizer.decode(tokens)
             corpus.write_hashed("holdout", tokens, decoded, split.digest(decoded))
+        index += new
         advance(len(tokens))
     return found, kept
+
+
+def _utf8(decoded: bytes, what: str) -> bytes:
+    """The same bytes. Raises InputError if they are not UTF-8."""
+    try:
+        decoded.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{what} is not UTF-8 once decoded (byte {error.start}); "
+            "give in tokenize.shards_tokenizer the model that made these shards"
+        ) from None
+    return decoded
+
+
+def stored_texts(path: Path) -> list[str]:
+    """The documents in a file that `Corpus` wrote; there may be none. Raises InputError."""
+    with reading(path, "documents as tokenize writes them", zstandard.ZstdError), path.open("rb") as file:
+        if not zstandard.ZstdDecompressor().stream_reader(file).read(1):
+            return []
+    return list(read_file(path, "text"))
 
 
 def _marked(tokens: "np.ndarray | shards.Shards", bos: int, seen: set[int]) -> Iterator[tuple[np.ndarray, bool]]:

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 from typing import Literal
 
-Split = Literal["train", "holdout", "val"]
+Split = Literal["train", "holdout", "val", "witness"]
 
 
 def digest(text: bytes) -> int:
@@ -16,12 +16,18 @@ def digest(text: bytes) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
-def split_of(identity: int, holdout_fraction: float, val_fraction: float) -> Split:
-    """The split of a document with this digest. Val has the smallest digests, so holdout_fraction does not change it."""
+def split_of(identity: int, holdout_fraction: float, val_fraction: float, witness_fraction: float = 0.0) -> Split:
+    """The split of a document with this digest.
+
+    Val has the smallest digests, so holdout_fraction does not change it; the witness has the largest, so that it takes
+    documents from train alone.
+    """
     place = identity / 2**64
     if place < val_fraction:
         return "val"
-    return "holdout" if place < val_fraction + holdout_fraction else "train"
+    if place < val_fraction + holdout_fraction:
+        return "holdout"
+    return "witness" if place > 1 - witness_fraction else "train"
 
 
 class SmallestSample:

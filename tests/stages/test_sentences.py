@@ -167,13 +167,15 @@ def test_duplicates(capsys):
         with ShardWriter(Path("theirs"), name, 10**6) as writer:
             writer.write(BYTES.encode("\0".join(documents)))
     given = {"source": "shards", "tokenizer": "bytes", "shards_train": ["theirs/train*"], "shards_val": ["theirs/val*"]}
-    given |= {"shards_tokenizer": "none", "holdout_fraction": 0.2}
+    given |= {"shards_tokenizer": "none", "holdout_fraction": 0.2, "witness_fraction": 0.0}
     configure({f"tokenize.{key}": value for key, value in given.items()})
     tokenize.main()
     manifest = json.loads(Path("artifacts/tokenize/manifest.json").read_text())
     assert manifest["duplicates"] == 2
     assert BYTES.decode(read_split(Path("artifacts/tokenize/train"), 260)[:]).decode() == "\0".join(texts[:16])
-    assert "val_documents 1, duplicates 2, bytes_per_token 0.75" in capsys.readouterr().out
+    assert (
+        "val_documents 1, witness_documents 0, witness_bytes 0, duplicates 2, bytes_per_token 0.75" in capsys.readouterr().out
+    )
 
 
 SHARD = header(3) + np.array([1, 100, 101], "<u2").tobytes()

@@ -13,6 +13,7 @@ import zstandard
 from sentencepiece import SentencePieceTrainer
 
 from fairway.errors import InputError
+from fairway.text.corpus import stored_texts
 from fairway.text.shards import ShardWriter, read_split
 from fairway.text.tokenizer import Tokenizer, train_bpe
 from stages import tokenize
@@ -24,6 +25,7 @@ TOKENIZE = {
     "vocabulary_size": 300,
     "holdout_fraction": 0.2,
     "val_fraction": 0.2,
+    "witness_fraction": 0.1,
     "sample_bytes": 1_000_000,
     "shard_tokens": 400,
     "shards_train": [],
@@ -59,16 +61,15 @@ def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
-def val_documents():
-    content = (
-        zstandard.ZstdDecompressor().decompressobj().decompress(Path("artifacts/tokenize/val_documents.jsonl.zst").read_bytes())
-    )
+def stored(name):
+    path = Path(f"artifacts/tokenize/{name}_documents.jsonl.zst")
+    content = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
     return [json.loads(line)["text"] for line in content.decode().split("\n")[:-1]]
 
 
 def expected_split(text):
     place = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
-    return "val" if place < 0.2 else "holdout" if place < 0.4 else "train"
+    return "val" if place < 0.2 else "holdout" if place < 0.4 else "witness" if place > 0.9 else "train"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "bytes"])
@@ -88,7 +89,16 @@ def test_every_document_is_in_its_split_once(workplace, kind):
         }
         if name != "train":
             assert manifest["document_hashes"][name] == [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
-    assert val_documents() == [text for text in TEXTS if expected_split(text) == "val"]
+    witness = [text for text in TEXTS if expected_split(text) == "witness"]
+    assert manifest["splits"]["witness"] == {
+        "documents": len(witness),
+        "bytes": sum(len(text.encode()) for text in witness),
+        "sha256": hashlib.sha256("".join(text + "\0" for text in witness).encode()).hexdigest(),
+    }
+    assert len(witness) > 2 and sum(split["documents"] for split in manifest["splits"].values()) == len(TEXTS)
+    for name in ("val", "witness"):
+        assert stored(name) == [text for text in TEXTS if expected_split(text) == name]
+        assert stored_texts(Path(f"artifacts/tokenize/{name}_documents.jsonl.zst")) == stored(name)
     assert manifest["tokenizer"] == {
         "kind": kind,
         "vocabulary_size": 300 if kind == "bpe" else 260,
@@ -110,6 +120,16 @@ def test_the_tokenizer_sees_train_text_only(workplace):
     train = [text for text in TEXTS if expected_split(text) == "train"]
     by_digest = sorted(train, key=lambda text: hashlib.sha256(text.encode()).digest())
     assert Path("artifacts/tokenize/tokenizer.model").read_bytes() == train_bpe(by_digest, 300, 1_000_000)
+
+
+def test_without_a_witness_all_documents_are_in_the_other_splits(workplace):
+    manifest = run(witness_fraction=0.0)
+    assert manifest["splits"]["witness"] == {"documents": 0, "bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    assert stored_texts(Path("artifacts/tokenize/witness_documents.jsonl.zst")) == stored("witness") == []
+    train = read_split(Path("artifacts/tokenize/train"), 300)
+    expected = [text for text in TEXTS if expected_split(text) in ("train", "witness")]
+    tokenizer = Tokenizer.from_bytes(Path("artifacts/tokenize/tokenizer.model").read_bytes())
+    assert tokenizer.decode(train[:]).decode() == "\0".join(expected)
 
 
 def test_same_documents_same_bytes_and_old_files_go(workplace):
@@ -201,7 +221,7 @@ def test_ready_made_shards(workplace, normalise):
     assert len(before) > 2
     manifest = run(**SHARDS)
     new = [text for text in texts if text not in val]
-    expected = {"train": new[:9], "holdout": new[9:], "val": val}  # the last fifth of 11
+    expected = {"train": new[:8], "holdout": new[9:], "val": val}  # the last fifth of 11, and before it a tenth
     tokenizer = Tokenizer.from_bytes(Path("theirs.model").read_bytes())
     for name, documents in expected.items():
         stream = read_split(Path("artifacts/tokenize") / name, 300)
@@ -210,7 +230,7 @@ def test_ready_made_shards(workplace, normalise):
         assert manifest["splits"][name]["bytes"] == sum(map(len, documents))
     for name in ("holdout", "val"):
         assert manifest["document_hashes"][name] == [hashlib.sha256(t.encode()).hexdigest()[:16] for t in expected[name]]
-    assert val_documents() == val
+    assert stored("val") == val and stored("witness") == new[8:9]
     assert manifest["duplicates"] == 2
     assert manifest["lossless"] is not normalise and manifest["tokenizer"]["normalises"] is normalise
     assert Path("artifacts/tokenize/tokenizer.model").read_bytes() == Path("theirs.model").read_bytes()

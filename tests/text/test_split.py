@@ -22,6 +22,15 @@ def test_val_lies_below_holdout_below_train():
     assert split_of(2**64 - 1, 0.5, 0.4) == "train"
 
 
+def test_the_witness_has_the_largest_digests_and_takes_from_train_alone():
+    identities = [digest(str(number).encode()) for number in range(2000)]
+    before, after = ([split_of(i, 0.1, 0.05, fraction) for i in identities] for fraction in (0.0, 0.04))
+    assert "witness" not in before and 40 < after.count("witness") < 120
+    assert {old for old, new in zip(before, after, strict=True) if new == "witness"} == {"train"}
+    assert all(new in (old, "witness") for old, new in zip(before, after, strict=True))
+    assert min(i for i, name in zip(identities, after, strict=True) if name == "witness") / 2**64 > 0.96
+
+
 def test_changing_the_holdout_leaves_val_alone():
     identities = [digest(str(number).encode()) for number in range(500)]
     val = {i for i in identities if split_of(i, 0.05, 0.1) == "val"}
