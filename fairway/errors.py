@@ -11,7 +11,18 @@ RERUN = "run `dvc repro` to write it again"
 
 
 class InputError(Exception):
-    """Something the user gave is wrong: the message says where, what was expected, and what to do."""
+    """Something the user gave is wrong: the message says where, what was expected, and what to do.
+
+    It may quote a file, so what could command a terminal (control characters, direction marks) is shown as an escape.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal does not print as an escape, such as \\x1b; twice is as good as once."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager

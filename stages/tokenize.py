@@ -6,14 +6,13 @@ under a temporary name and renamed when complete, so a killed run leaves no part
 """
 
 import hashlib
-import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from fairway import params
 from fairway.errors import InputError
-from fairway.files import errors_naming
+from fairway.files import replacing_folder
 from fairway.text import corpus, documents, shards
 from fairway.text.byte_count import count_bytes, table_bytes
 from fairway.text.config import Data, Tokenize
@@ -26,17 +25,9 @@ def main() -> None:
     start = time.monotonic()
     data = params.load(common.PARAMS, "data", Data)
     config = params.load(common.PARAMS, "tokenize", Tokenize)
-    final = common.ARTIFACTS / "tokenize"
-    aside = common.ARTIFACTS / ".tokenize.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        with errors_naming(final):
-            manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
-            common.write_json(aside / "manifest.json", manifest)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.replace(final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with replacing_folder(common.ARTIFACTS / "tokenize") as aside:
+        manifest = from_documents(data, config, aside) if config.source == "documents" else from_shards(config, aside)
+        common.write_json(aside / "manifest.json", manifest)
     report(manifest, time.monotonic() - start)
 
 

@@ -30,7 +30,7 @@ FOLLOW = 0.15  # of trials in which what follows has not run either
 TWICE, THRICE = 0.2, 0.1  # of trials with so many kills
 ENDING_SECONDS = 120  # that processes may take to end once they have been told to
 RESUMED = "train: continues at step"
-LEFT = re.compile(r"/\.[^/]+\.\d+\.partial$|\.tokenize\.partial/")  # names that files have until they are whole
+LEFT = re.compile(r"/\.[^/]+\.[0-9a-f]+\.partial($|/)")  # names that files have until they are whole
 GROWING = {"reports/train/loss.tsv", "reports/train/metrics.json"}  # while the stage is at work; every line is whole
 RUNNING = re.compile(r"Running stage '(\w+)'")
 

@@ -6,15 +6,15 @@ counts, checksums) is known in advance and must match byte for byte, so no text 
 
 import hashlib
 import struct
-import zlib
+from binascii import crc32, crc_hqx
 from typing import NamedTuple
 
 import numpy as np
 
 from fairway.errors import InputError
 
-HEADER, CHECKSUM, BLOCK = struct.Struct("<4sI8sQH"), struct.Struct("<I"), struct.Struct("<IIII")
-MAGIC, VERSION = b"FWYT", 3
+HEADER, CHECKSUM, BLOCK, CHECK = (struct.Struct(form) for form in ("<4sB8sI8s", "<I", "<HBI", "<H"))
+MAGIC, VERSION = b"FWYT", 4
 BLOCK_TOKENS = 65_536
 
 
@@ -29,15 +29,17 @@ def measure(content: bytes, submission: bytes, tokens: np.ndarray, arithmetic: s
 
     Raises InputError if any byte outside the payload differs from the expected one.
     """
-    name = arithmetic.encode()
-    header = HEADER.pack(MAGIC, VERSION, hashlib.sha256(submission).digest()[:8], len(tokens), len(name)) + name
-    offset = _after(content, 0, header + CHECKSUM.pack(zlib.crc32(header)), "header")
+    artifact, coder = (hashlib.sha256(named).digest()[:8] for named in (submission, arithmetic.encode()))
+    header = HEADER.pack(MAGIC, VERSION, artifact, len(tokens), coder)
+    offset = _after(content, 0, header + CHECKSUM.pack(crc32(header)), "header")
     starts, payload_bytes = range(0, len(tokens), BLOCK_TOKENS), 0
     for number, start in enumerate(starts, 1):
         part = tokens[start : start + BLOCK_TOKENS].astype("<u2").tobytes()
-        first = offset + BLOCK.size
-        payload = content[first : first + int.from_bytes(content[offset + 4 : offset + 8], "little")]
-        expected = BLOCK.pack(len(part) // 2, len(payload), zlib.crc32(payload), zlib.crc32(part))
+        first = offset + BLOCK.size + CHECK.size
+        words = int.from_bytes(content[offset : offset + 3], "little")
+        payload = content[first : first + 4 * words]
+        expected = BLOCK.pack(len(payload) // 4 % 65_536, len(payload) // 4 >> 16, crc32(part))
+        expected += CHECK.pack(crc_hqx(expected + payload, 0xFFFF))
         offset = _after(content, offset, expected, f"header of block {number}") + len(payload)
         payload_bytes += len(payload)
     if offset != len(content):

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 import zipfile
@@ -27,7 +28,7 @@ from fairway.mixture.tree_mixture import word_starts
 from fairway.score.config import Settings
 from fairway.score.predictor import Predictor
 from fairway.submission import text
-from fairway.submission.streams import chunks, created, opened
+from fairway.submission.streams import chunks, created, is_output, opened, say
 from fairway.text.tokenizer import Tokenizer
 
 USAGE = """usage: python submission.pyz info
@@ -93,14 +94,14 @@ class Progress:
             line = f"{self.done / self.total:.1%} of {self.total:,} tokens, {speed:,.0f} a second, {left} left"
             self._rewrite(line)
             if not self.terminal:
-                print(line, file=sys.stderr, flush=True)
+                say(line, error=True)
 
     def close(self) -> None:
         self._rewrite("")
 
     def _rewrite(self, line: str) -> None:
         if self.terminal:
-            print(CLEAR + line, end="", file=sys.stderr, flush=True)
+            say(CLEAR + line, error=True, end="")
 
     def seconds(self) -> dict[str, float]:
         now = time.monotonic()
@@ -112,12 +113,14 @@ def info(submission: Submission, progress: Progress) -> None:
     a, settings = submission.model.architecture, submission.settings
     parameters = sum(parameter.numel() for parameter in submission.model.parameters())
     progress.close()
-    print(f"submission {submission.digest.hex()}, {len(submission.content):,} bytes")
-    print(f"network: {a.layers} layers of width {a.width}, {parameters:,} parameters, vocabulary {a.vocabulary_size:,}")
-    for name, section in vars(settings).items():
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in vars(section).items())}")
-    print(f"compressed files: format version {text.VERSION}, coded and decoded on the CPU")
-    print(f"arithmetic: {text.arithmetic()}")
+    lines = [
+        f"submission {submission.digest.hex()}, {len(submission.content):,} bytes",
+        f"network: {a.layers} layers of width {a.width}, {parameters:,} parameters, vocabulary {a.vocabulary_size:,}",
+        *(f"{name}: {', '.join(f'{key} {value}' for key, value in vars(of).items())}" for name, of in vars(settings).items()),
+        f"compressed files: format version {text.VERSION}, coded and decoded on the CPU",
+        f"arithmetic {text.arithmetic_digest().hex()}: {text.arithmetic()}",
+    ]
+    say("\n".join(lines))
 
 
 def score(submission: Submission, progress: Progress, name: str) -> None:
@@ -131,11 +134,14 @@ def score(submission: Submission, progress: Progress, name: str) -> None:
 
 def compress(submission: Submission, progress: Progress, name: str, out: str) -> None:
     """Tokenizes twice, because the header and test-time training need the number of tokens first."""
-    with opened(name, twice=True) as file, created(out) as target:
+    with opened(name, twice=True) as file, created(out, name, sys.argv[0]) as target:
         count, size = measured(submission, file)
+        if count > text.MOST_TOKENS:
+            raise InputError(f"{name}: has {count:,} tokens, a compressed file at most {text.MOST_TOKENS:,}; cut it in parts")
         progress.total = count
-        header = bytes(text.Header(submission.digest[:8], count, text.arithmetic()))
+        header = bytes(text.Header(submission.digest[:8], count, text.arithmetic_digest()))
         written, blocks, payload_bytes, worst_sum = target.write(header), 0, 0, 1.0
+        target.flush()  # a decoder at the other end of a pipe starts up meanwhile
         stream = text.encode_stream(submission.predictor(count), submission.tokens(file), progress)
         for block, block_sum in stream:
             blocks += 1
@@ -158,7 +164,7 @@ def compress(submission: Submission, progress: Progress, name: str, out: str) ->
 
 
 def decompress(submission: Submission, progress: Progress, name: str, out: str, anyway: bool = False) -> None:
-    with opened(name) as file, created(out) as target:
+    with opened(name) as file, created(out, name, sys.argv[0]) as target:
         header = text.read_header(file, name)
         text.check_maker(header, submission.digest, name, anyway)
         progress.total, size, blocks = header.tokens, 0, 0
@@ -180,7 +186,7 @@ def _report(content: dict, progress: Progress, out: str = "") -> None:
     """Print one line of JSON, on standard error if standard output carries the file."""
     content |= progress.seconds()
     progress.close()
-    print(json.dumps(content), file=sys.stderr if out == "-" else sys.stdout)
+    say(json.dumps(content), error=is_output(out))
 
 
 def main(arguments: list[str]) -> str | int:
@@ -191,16 +197,21 @@ def main(arguments: list[str]) -> str | int:
     if command is decompress and "--anyway" in files:
         files.remove("--anyway")
         command = functools.partial(decompress, anyway=True)
-    if command is None or len(files) != names:
-        print(USAGE, file=sys.stderr)
-        return 2
     torch.set_num_threads(1)
     try:
+        for standard in ("stderr", "stdout"):
+            if getattr(sys, standard) is None:
+                raise InputError(f"{standard} is closed; open it, if only on {os.devnull}")
+        if command is None or len(files) != names:
+            say(USAGE, error=True)
+            return 2
         with contextlib.closing(Progress()) as progress:
             command(Submission(Path(sys.argv[0])), progress, *files)
     except InputError as error:
+        if sys.stderr is None and sys.stdout:
+            print(f"error: {error}")
         return f"error: {error}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", error=True)
         return 130
     return 0

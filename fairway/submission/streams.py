@@ -6,12 +6,13 @@ Anything but a regular file (a pipe, /dev/null) is written directly.
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from fairway.errors import InputError
 from fairway.files import replacing
@@ -24,7 +25,7 @@ def opened(name: str, twice: bool = False) -> Iterator[BinaryIO]:
     """Open for reading. With `twice`, input that cannot be rewound, such as standard input, is copied to a temporary file."""
     with (
         _errors_with(_label(name, "input")),
-        os.fdopen(sys.stdin.fileno(), "rb", closefd=False) if name == "-" else Path(name).open("rb") as file,
+        os.fdopen(_open(sys.stdin).fileno(), "rb", closefd=False) if name == "-" else Path(name).open("rb") as file,
     ):
         if not twice or (name != "-" and file.seekable()):
             yield file
@@ -35,26 +36,67 @@ def opened(name: str, twice: bool = False) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def created(name: str) -> Iterator[BinaryIO]:
-    """Open for writing; the file gets its name when the block ends without an error."""
-    path = Path(name)
-    if path.is_dir():
-        raise InputError(f"{name}: is a folder; give the name of a file to write")
+def created(name: str, *read: str) -> Iterator[BinaryIO]:
+    """Open for writing; the file gets its name when the block ends without an error.
+
+    Raises InputError for a folder, a link, and one of the files that are `read`.
+    """
+    path, standard = Path(name), is_output(name)
     with _errors_with(_label(name, "output")):
-        if name == "-" or (path.exists() and not path.is_file()):
-            with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) if name == "-" else path.open("wb") as file:
+        if path.is_dir():
+            raise InputError(f"{name}: is a folder; give the name of a file to write")
+        for other in read:
+            if _same(name, other):
+                raise InputError(f"{name}: is {other}, which is read; give the name of another file to write")
+        if standard or (path.exists() and not path.is_file()):
+            with os.fdopen(_open(sys.stdout).fileno(), "wb", closefd=False) if standard else path.open("wb") as file:
                 yield file
             return
-        path = path.resolve()
+        if path.is_symlink():
+            raise InputError(f"{name}: is a link; give the name of the file itself")
         path.parent.stat()  # a folder that is missing is a mistake here
         with replacing(path) as temporary, temporary.open("wb") as file:
             yield file
+
+
+def is_output(name: str) -> bool:
+    """Whether a file is standard output, under this or another name such as /dev/stdout."""
+    with suppress(OSError):
+        return name == "-" or os.path.samestat(Path(name).stat(), os.fstat(1))
+    return False
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
     """The whole file from its start, CHUNK bytes at a time."""
     file.seek(0)
     yield from iter(lambda: file.read(CHUNK), b"")
+
+
+def say(text: str, error: bool = False, end: str = "\n") -> None:
+    """Print on standard output, or error, at once. Raises InputError where that is closed or full."""
+    stream = sys.stderr if error else sys.stdout
+    with _errors_with("standard error" if error else "standard output"):
+        try:
+            print(text, end=end, file=_open(stream), flush=True)
+        except OSError:
+            if stream is not None:  # what it still holds shall vanish, or Python complains of it when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            raise
+
+
+def _open(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        raise OSError(0, "is closed")
+    return stream
+
+
+def _same(name: str, other: str) -> bool:
+    """Whether two names ("-" for the standard streams) are of one regular file."""
+    with suppress(OSError):
+        written = os.fstat(1) if name == "-" else Path(name).stat()
+        found = os.fstat(0) if other == "-" else Path(other).stat()
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(written, found)
+    return False
 
 
 def _label(name: str, kind: str) -> str:

@@ -1,18 +1,19 @@
 """The text codec: the scored predictor drives a range coder, which codes each token as a path down the vocabulary tree.
 
 Encoder and decoder share one code path, which computes only the tree nodes on the token's path. A compressed file is a header
-and blocks of at most BLOCK tokens. Each block has its own range coder and checksums of its payload and its tokens; the
-predictor's state continues across blocks. So the decoder holds one block in memory and verifies it before emitting it. The
-header names the artifact and the arithmetic that made the file, because a decoder that rounds one probability differently
-decodes another text. A file is one stream of documents: BOS stands for NUL, and the first BOS is implied
-(fairway.text.tokenizer).
+and blocks of BLOCK tokens, the last one shorter. Each block has its own range coder and checksums of its payload and its
+tokens; the predictor's state continues across blocks. So the decoder holds one block in memory and verifies it before emitting
+it. The header identifies the artifact and the arithmetic that made the file, because a decoder that rounds one probability
+differently decodes another text. A file is one stream of documents: BOS stands for NUL, and the first BOS is implied
+(fairway.text.tokenizer). The score of record is the size of the file: 29 bytes of header and 9 per block are all but payload.
 """
 
 import math
 import platform
 import struct
-import zlib
+from binascii import crc32, crc_hqx
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from importlib.metadata import version
 from typing import BinaryIO, NamedTuple
 
@@ -27,16 +28,19 @@ from fairway.mixture.tree import middle
 from fairway.score.predictor import Predictor
 
 MAGIC = b"FWYT"
-VERSION = 3
-BLOCK = 1 << 16  # tokens, a multiple of SAMPLED
+VERSION = 4
+BLOCK = 1 << 16  # tokens, a multiple of SAMPLED; at most 2^20, as a length has three bytes
 SAMPLED = 16  # the whole distribution is summed before every 16th token
 RAREST = 2.0**-24  # least probability of a decision: frequencies have 24 bits, and each side gets at least one
 PAYLOAD_LIMIT = 64  # bytes per token: 16 decisions of 24 bits take 48, the coder's last words 8
-# Little-endian: magic, version, first bytes of the artifact's SHA-256, number of tokens, length of the arithmetic's name.
-# The name in UTF-8 and the CRC-32 of everything before it follow.
-HEADER = struct.Struct("<4sI8sQH")
+# Little-endian: magic, version, first bytes of the artifact's SHA-256, number of tokens, first bytes of the SHA-256 of the
+# arithmetic's name; the CRC-32 of these follows.
+HEADER = struct.Struct("<4sB8sI8s")
 CHECKSUM = struct.Struct("<I")
-BLOCK_HEADER = struct.Struct("<IIII")  # tokens, bytes of payload, CRC-32 of the payload, of the tokens as uint16
+MOST_TOKENS = 2**32 - 1
+# Words of payload in three bytes, low 16 bits first; CRC-32 of the tokens as uint16. The CRC-16 (CCITT, from 0xFFFF) of these
+# seven bytes and of the payload follows, then the payload.
+LENGTH_BYTES, BLOCK_HEADER_BYTES = 3, 9
 
 Advance = Callable[[int], None]
 Bernoulli = constriction.stream.model.Bernoulli
@@ -46,24 +50,24 @@ class Header(NamedTuple):
     """The header of a compressed file."""
 
     artifact: bytes  # the first 8 bytes of its SHA-256
-    tokens: int  # of the whole text, after the first BOS
-    arithmetic: str
+    tokens: int  # of the whole text, after the first BOS; at most MOST_TOKENS
+    arithmetic: bytes  # its `arithmetic_digest`
 
     def __bytes__(self) -> bytes:
-        name = self.arithmetic.encode()
-        content = HEADER.pack(MAGIC, VERSION, self.artifact, self.tokens, len(name)) + name
-        return content + CHECKSUM.pack(zlib.crc32(content))
+        content = HEADER.pack(MAGIC, VERSION, *self)
+        return content + CHECKSUM.pack(crc32(content))
 
 
 class Block(NamedTuple):
     """The code words of some tokens, from a range coder of their own."""
 
-    tokens: int  # 1 … BLOCK
+    tokens: int  # 1 … BLOCK; not in the file
     payload: bytes
     checksum: int  # of the tokens
 
     def __bytes__(self) -> bytes:
-        return BLOCK_HEADER.pack(self.tokens, len(self.payload), zlib.crc32(self.payload), self.checksum) + self.payload
+        content = (len(self.payload) // 4).to_bytes(LENGTH_BYTES, "little") + CHECKSUM.pack(self.checksum)
+        return content + _block_check(content, self.payload) + self.payload
 
 
 def arithmetic() -> str:
@@ -73,6 +77,11 @@ def arithmetic() -> str:
         f"{platform.machine()} {get_host_cpu_name()}, torch {torch.__version__}, numpy {np.__version__}, "
         f"numba {numba.__version__}, constriction {version('constriction')}, {threads} thread{'s' * (threads != 1)}"
     )
+
+
+def arithmetic_digest() -> bytes:
+    """The first 8 bytes of the SHA-256 of this process's `arithmetic`."""
+    return sha256(arithmetic().encode()).digest()[:8]
 
 
 def walk(predictor: Predictor, decide: Callable[[float, int], int]) -> int:
@@ -152,10 +161,7 @@ def decode_stream(predictor: Predictor, file: BinaryIO, header: Header, name: st
     for number, block in enumerate(read_blocks(file, header.tokens, name), 1):
         tokens = decode(predictor, block.payload, block.tokens, advance)
         if _checksum(tokens) != block.checksum:
-            raise InputError(
-                f"{name}: block {number} decodes to other tokens than were coded; "
-                f"made with {header.arithmetic}, this is {arithmetic()}"
-            )
+            raise InputError(f"{name}: block {number} decodes to other tokens than were coded; {_makers(header)}")
         yield tokens
 
 
@@ -169,15 +175,13 @@ def read_header(file: BinaryIO, name: str) -> Header:
     content = file.read(HEADER.size)
     if content[:4] != MAGIC:
         raise InputError(f"{name}: not a file compressed by a fairway submission; expected it to begin with {MAGIC!r}")
-    found = int.from_bytes(content[4:8], "little")
-    if len(content) >= 8 and found != VERSION:
-        raise InputError(f"{name}: format version {found}, this submission reads version {VERSION}; use the one that made it")
-    size = int.from_bytes(content[HEADER.size - 2 :], "little")
-    content += file.read(size + CHECKSUM.size)
-    if content[-4:] != CHECKSUM.pack(zlib.crc32(content[:-4])) or len(content) != HEADER.size + size + CHECKSUM.size:
+    if len(content) > 4 and content[4] != VERSION:
+        raise InputError(
+            f"{name}: format version {content[4]}, this submission reads version {VERSION}; use the one that made it"
+        )
+    if len(content) < HEADER.size or file.read(CHECKSUM.size) != CHECKSUM.pack(crc32(content)):
         raise InputError(f"{name}: the header is damaged, its checksum does not match; fetch the file again")
-    _, _, artifact, tokens, _ = HEADER.unpack_from(content)
-    return Header(artifact, tokens, content[HEADER.size : -CHECKSUM.size].decode(errors="replace"))
+    return Header(*HEADER.unpack(content)[2:])
 
 
 def check_maker(header: Header, artifact: bytes, name: str, anyway: bool) -> None:
@@ -187,11 +191,15 @@ def check_maker(header: Header, artifact: bytes, name: str, anyway: bool) -> Non
             f"{name}: compressed by submission {header.artifact.hex()}, this one is {artifact[:8].hex()}; "
             "only the same file can decode it"
         )
-    if header.arithmetic != arithmetic() and not anyway:
+    if header.arithmetic != arithmetic_digest() and not anyway:
         raise InputError(
-            f"{name}: made with {header.arithmetic}, this is {arithmetic()}, where the same file may decode to another text; "
+            f"{name}: {_makers(header)}, where the same file may decode to another text; "
             "decompress --anyway tries, and checks every block"
         )
+
+
+def _makers(header: Header) -> str:
+    return f"made with arithmetic {header.arithmetic.hex()}, this is {arithmetic_digest().hex()}, {arithmetic()}"
 
 
 def read_blocks(file: BinaryIO, tokens: int, name: str) -> Iterator[Block]:
@@ -199,21 +207,14 @@ def read_blocks(file: BinaryIO, tokens: int, name: str) -> Iterator[Block]:
     number = 0
     while tokens:
         number += 1
-        header = _read(file, BLOCK_HEADER.size, f"{name}: block {number} is cut off in its header")
-        count, size, checksum, tokens_checksum = BLOCK_HEADER.unpack(header)
-        largest = min(BLOCK, tokens)
-        if not 0 < count <= largest or size % 4 or size > PAYLOAD_LIMIT * count:
-            raise InputError(
-                f"{name}: block {number} is damaged; expected 1 to {largest} tokens in whole words, at most {PAYLOAD_LIMIT} "
-                f"bytes each, found {count} in {size} bytes"
-            )
-        payload = _read(file, size, f"{name}: block {number} is cut off")
-        if zlib.crc32(payload) != checksum:
-            raise InputError(
-                f"{name}: block {number} is damaged; expected checksum {checksum:08x}, found {zlib.crc32(payload):08x}"
-            )
+        header = _read(file, BLOCK_HEADER_BYTES, f"{name}: block {number} is cut off in its header")
+        content, check, count = header[:-2], header[-2:], min(BLOCK, tokens)
+        size = 4 * int.from_bytes(content[:LENGTH_BYTES], "little")
+        payload = _read(file, size, f"{name}: block {number} is cut off") if size <= PAYLOAD_LIMIT * count else b""
+        if len(payload) < size or check != _block_check(content, payload):
+            raise InputError(f"{name}: block {number} is damaged, its checksum does not match; fetch the file again")
         tokens -= count
-        yield Block(count, payload, tokens_checksum)
+        yield Block(count, payload, *CHECKSUM.unpack(content[LENGTH_BYTES:]))
     if file.read(1):
         raise InputError(f"{name}: damaged; expected its end after {number} blocks, found more bytes")
 
@@ -226,7 +227,11 @@ def _read(file: BinaryIO, size: int, problem: str) -> bytes:
 
 
 def _checksum(tokens: np.ndarray) -> int:
-    return zlib.crc32(tokens.astype("<u2").tobytes())
+    return crc32(tokens.astype("<u2").tobytes())
+
+
+def _block_check(content: bytes, payload: bytes) -> bytes:
+    return crc_hqx(content + payload, 0xFFFF).to_bytes(2, "little")
 
 
 def _gathered(stream: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -50,7 +50,7 @@ def a_coder_that_leaves_the_text_behind(patch):
 
 @cheat("#1017, the rule", PACK, {COSTS: "the header of the compressed text is not what it must be"})
 def a_text_hidden_in_a_header(patch):
-    """The compressed file names the arithmetic that made it; a line of the text follows, for a decoder to read."""
+    """The first letters of the text stand where the compressed file identifies its arithmetic, for a decoder to read."""
     submit(patch, "text_in_header")
 
 

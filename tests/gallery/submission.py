@@ -77,11 +77,11 @@ def leave_text(place: str) -> None:
 
 
 def text_in_header() -> None:
-    compress, arithmetic = command_line.compress, text.arithmetic
+    compress = command_line.compress
 
     def hiding(submission, progress, name, out):
-        hidden = Path(name).read_text(encoding="utf-8")[:100]
-        text.arithmetic = lambda: f"{arithmetic()}\0{hidden}"
+        hidden = Path(name).read_bytes()[:8]
+        text.arithmetic_digest = lambda: hidden
         compress(submission, progress, name, out)
 
     command_line.compress = hiding

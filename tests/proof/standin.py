@@ -7,19 +7,21 @@ import zipfile
 from fairway.submission.packing import SETTINGS_BYTES
 
 PROGRAM = """
-import hashlib, json, struct, sys, time, zlib
+import binascii, hashlib, json, struct, sys, time, zlib
 command, given, made = sys.argv[1:]
 content = open(given, "rb").read()
 NAME = b"arithmetic of a stand-in"  # on bytes as tokens
 def compress(text):
     payload, count = zlib.compress(text), len(text)
-    own = hashlib.sha256(open(sys.argv[0], "rb").read()).digest()[:8]
-    head = struct.pack("<4sI8sQH", b"FWYT", 3, own, count, len(NAME)) + NAME
+    payload += bytes(-len(payload) % 4)
+    own, name = (hashlib.sha256(named).digest()[:8] for named in (open(sys.argv[0], "rb").read(), NAME))
+    head = struct.pack("<4sB8sI8s", b"FWYT", 4, own, count, name)
     tokens = b"".join(struct.pack("<H", value + 4 if value else 1) for value in text)
-    block = struct.pack("<IIII", count, len(payload), zlib.crc32(payload), zlib.crc32(tokens)) + payload
+    block = struct.pack("<HBI", len(payload) // 4, 0, zlib.crc32(tokens))
+    block += struct.pack("<H", binascii.crc_hqx(block + payload, 0xFFFF)) + payload
     return head + struct.pack("<I", zlib.crc32(head)) + block
 def decompress(coded):
-    return zlib.decompress(coded[26 + len(NAME) + 4 + 16 :])
+    return zlib.decompressobj().decompress(coded[29 + 9 :])
 #CHEAT
 result = (compress if command == "compress" else decompress)(content)
 open(made, "wb").write(result)

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-import zlib
+from binascii import crc32, crc_hqx
 
 import numpy as np
 import pytest
@@ -13,18 +13,17 @@ from fairway.proof.coded import Coded, measure
 FULL = 65_536
 SUBMISSION, NAME = b"a submission", "this one"
 TOKENS = np.arange(FULL + 40, dtype=np.uint16)
-HEADER = 26 + len(NAME) + 4
 
 
 def coded(*payloads: bytes, tokens: np.ndarray = TOKENS) -> bytes:
     """A compressed file as the format has it."""
-    digest = hashlib.sha256(SUBMISSION).digest()[:8]
-    head = struct.pack("<4sI8sQH", b"FWYT", 3, digest, len(tokens), len(NAME)) + NAME.encode()
-    content = head + struct.pack("<I", zlib.crc32(head))
+    artifact, arithmetic = (hashlib.sha256(named).digest()[:8] for named in (SUBMISSION, NAME.encode()))
+    head = struct.pack("<4sB8sI8s", b"FWYT", 4, artifact, len(tokens), arithmetic)
+    content = head + struct.pack("<I", crc32(head))
     for start, payload in zip(range(0, len(tokens), FULL), payloads, strict=True):
         part = tokens[start : start + FULL].astype("<u2")
-        checksums = zlib.crc32(payload), zlib.crc32(part.tobytes())
-        content += struct.pack("<IIII", len(part), len(payload), *checksums) + payload
+        head = struct.pack("<I", len(payload) // 4)[:3] + struct.pack("<I", crc32(part.tobytes()))
+        content += head + struct.pack("<H", crc_hqx(head + payload, 0xFFFF)) + payload
     return content
 
 
@@ -33,7 +32,7 @@ def measured(content: bytes, tokens: np.ndarray = TOKENS) -> Coded:
 
 
 def test_blocks_and_payload_are_counted():
-    assert measured(coded(b"x" * 1000, b"y" * 12)) == Coded(FULL + 40, 2, 1012)
+    assert measured(coded(b"x" * 300_000, b"y" * 12)) == Coded(FULL + 40, 2, 300_012)
     assert measured(coded(tokens=TOKENS[:0]), TOKENS[:0]) == Coded(0, 0, 0)
 
 
@@ -52,11 +51,11 @@ def test_no_byte_but_payload_may_be_another():
     [
         (b"", "the header of the compressed text is not what it must be, from byte 0 on"),
         (b"FWYX" + coded(b"", b"")[4:], "the header of the compressed text is not what it must be, from byte 3 on"),
-        (coded(b"abcd", b"") + b"hidden", "the compressed text has 80 bytes, its blocks end at 74"),
-        (coded(b"abcd", b"ef")[:-1], "the header of block 2 of the compressed text is not what it must be, from byte 62 on"),
+        (coded(b"abcd", b"") + b"hidden", "the compressed text has 57 bytes, its blocks end at 51"),
+        (coded(b"abcd", b"efgh")[:-1], "the header of block 2 of the compressed text is not what it must be, from byte 42 on"),
         (
             coded(b"abcd", b"", tokens=TOKENS[::-1]),
-            "the header of block 1 of the compressed text is not what it must be, from byte 50 on",
+            "the header of block 1 of the compressed text is not what it must be, from byte 32 on",
         ),
     ],
     ids=["nothing", "foreign", "something behind", "cut off", "other tokens"],
@@ -74,5 +73,5 @@ def test_a_name_of_the_coders_own_choice_is_refused():
 
 
 def test_another_submissions_file_is_refused():
-    with pytest.raises(InputError, match="from byte 8 on"):
+    with pytest.raises(InputError, match="from byte 5 on"):
         measure(coded(b"abcd", tokens=TOKENS[:4]), b"another", TOKENS[:4], NAME)

@@ -281,10 +281,10 @@ def test_submission():
 
 def test_compressed():
     """What a submission decompresses; more in tests/submission/test_compressed_file.py."""
-    whole = bytes(text.Header(b"artifact", 3, "this machine"))
+    whole = bytes(text.Header(b"artifact", 3, b"machine."))
     for content, sentence in (
         (whole[:9] + b"?" + whole[10:], "the header is damaged, its checksum does not match; fetch the file again"),
-        (whole[:4] + b"\4" + whole[5:], "format version 4, this submission reads version 3; use the one that made it"),
+        (whole[:4] + b"\3" + whole[5:], "format version 3, this submission reads version 4; use the one that made it"),
         (b"PK" + whole, "not a file compressed by a fairway submission; expected it to begin with b'FWYT'"),
     ):
         assert said(text.read_header, io.BytesIO(content), "coded.fwt") == f"coded.fwt: {sentence}"

@@ -99,14 +99,14 @@ def test_it_compresses_and_decompresses_alone(folder, sealed):
     assert " ".join(report) == keys
     assert report["bytes"] == report["tokens"] == len(TEXT)
     assert abs(report["worst_sum"] - 1) < 1e-6 and report["normalised_positions"] == -(-len(TEXT) // 16)
-    overhead = 26 + len(text.arithmetic()) + 4 + 16 * report["blocks"]
+    overhead = 29 + 9 * report["blocks"]
     assert report["blocks"] == 1 and report["file_bytes"] == size == overhead + report["payload_bytes"]
     assert lines[2] == f"submission {hashlib.sha256(sealed).hexdigest()}, {len(sealed):,} bytes"
     assert lines[3].startswith("network: 2 layers of width 32, ") and lines[3].endswith(" parameters, vocabulary 260")
     assert lines[4].startswith("eval: method streaming, context 16,")
     assert lines[7].startswith("ngram: mixture none, estimator kneser_ney")
-    assert lines[8] == "compressed files: format version 3, coded and decoded on the CPU"
-    assert lines[9] == f"arithmetic: {text.arithmetic()}"
+    assert lines[8] == "compressed files: format version 4, coded and decoded on the CPU"
+    assert lines[9] == f"arithmetic {text.arithmetic_digest().hex()}: {text.arithmetic()}"
     assert list(scored) == ["bytes", "tokens", "bits", "bpb", "start_seconds", "seconds"]
     assert scored["bytes"] == len(TEXT) and scored["bpb"] == pytest.approx(scored["bits"] / len(TEXT))
     assert scored["bits"] - 1 < 8 * report["payload_bytes"] <= 1.001 * scored["bits"] + 64
@@ -196,9 +196,11 @@ def test_another_submission_is_refused(folder, coded, sealed, unsealed):
 
 
 def test_another_arithmetic_is_refused_and_tried_when_asked(folder, coded, monkeypatch, capsys):
-    here = text.arithmetic()
+    here = text.arithmetic_digest().hex()
     monkeypatch.setattr(text, "arithmetic", lambda: "a Cray-1, 1 thread")
-    assert call("decompress", "coded", "out").startswith(f"error: coded: made with {here}, this is a Cray-1, 1 thread, ")
+    there = hashlib.sha256(b"a Cray-1, 1 thread").hexdigest()[:16]
+    message = f"error: coded: made with arithmetic {here}, this is {there}, a Cray-1, 1 thread, where "
+    assert call("decompress", "coded", "out").startswith(message)
     assert call("decompress", "--anyway", "coded", "out") == 0
     assert (folder / "out").read_bytes() == b"hello\0\xff!"
     assert call("decompress", "--anyway", "coded") == 2

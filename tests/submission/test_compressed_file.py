@@ -6,7 +6,8 @@ import itertools
 import re
 import struct
 import tracemalloc
-import zlib
+from binascii import crc32, crc_hqx
+from hashlib import sha256
 from importlib.metadata import version
 
 import constriction
@@ -20,7 +21,7 @@ from fairway.submission import text
 from tests.submission.simple_predictors import Counting, Uniform
 
 ARTIFACT = bytes(range(32))
-HERE = "pdp11, 1 thread"
+HERE, ELSEWHERE = "pdp11, 1 thread", "a Cray-1, 1 thread"
 TEXT = b"seven"  # in blocks of two tokens
 
 
@@ -30,10 +31,14 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(text, "arithmetic", lambda: HERE)
 
 
+def digest(name: str) -> bytes:
+    return sha256(name.encode()).digest()[:8]
+
+
 def compressed(content: bytes = TEXT, predictor=Counting, made_with: str = HERE) -> bytes:
     tokens = np.frombuffer(content, np.uint8).astype(np.uint16)
     blocks = text.encode_stream(predictor(), iter([tokens]), lambda count: None)
-    return bytes(text.Header(ARTIFACT[:8], len(tokens), made_with)) + b"".join(bytes(block) for block, _ in blocks)
+    return bytes(text.Header(ARTIFACT[:8], len(tokens), digest(made_with))) + b"".join(bytes(block) for block, _ in blocks)
 
 
 def decompressed(content: bytes, predictor=Counting, anyway: bool = False) -> bytes:
@@ -53,21 +58,22 @@ def refusal(content: bytes, **options) -> str:
 
 def test_the_bytes_of_a_file():
     """Against the description alone: struct, CRC-32, and the range coder on the eight bits of each token."""
-    expected = struct.pack("<4sI8sQH", b"FWYT", 3, bytes(range(8)), 5, 15) + b"pdp11, 1 thread"
-    expected += struct.pack("<I", zlib.crc32(expected))
+    expected = struct.pack("<4sB8sI8s", b"FWYT", 4, bytes(range(8)), 5, sha256(b"pdp11, 1 thread").digest()[:8])
+    expected += struct.pack("<I", crc32(expected))
     for part in (b"se", b"ve", b"n"):
         encoder = constriction.stream.queue.RangeEncoder()
         for bit in "".join(f"{value:08b}" for value in part):
             encoder.encode(int(bit), constriction.stream.model.Bernoulli(0.5, perfect=False))
         payload = struct.pack(f"<{len(encoder.get_compressed())}I", *encoder.get_compressed())
         tokens = struct.pack(f"<{len(part)}H", *part)
-        expected += struct.pack("<IIII", len(part), len(payload), zlib.crc32(payload), zlib.crc32(tokens)) + payload
+        head = struct.pack("<HBI", len(payload) // 4, 0, crc32(tokens))
+        expected += head + struct.pack("<H", crc_hqx(head + payload, 0xFFFF)) + payload
     assert compressed(TEXT, Uniform) == expected
     assert decompressed(expected, Uniform) == TEXT
 
 
 def test_an_empty_text_is_a_header_alone():
-    assert compressed(b"") == bytes(text.Header(ARTIFACT[:8], 0, HERE)) and decompressed(compressed(b"")) == b""
+    assert compressed(b"") == bytes(text.Header(ARTIFACT[:8], 0, digest(HERE))) and decompressed(compressed(b"")) == b""
 
 
 @given(st.lists(st.binary(max_size=5)))
@@ -96,8 +102,9 @@ def test_every_truncation_is_refused():
         refusal(content[:size])
 
 
-FIRST = 26 + len(HERE) + 4  # where the first block begins: 16 bytes of header, 4 of payload
+FIRST = 29  # where the first block begins: 9 bytes of header, 4 of payload
 HEADER_DAMAGE = "old.fwt: the header is damaged, its checksum does not match; fetch the file again"
+BLOCK_DAMAGE = "old.fwt: block 1 is damaged, its checksum does not match; fetch the file again"
 
 
 @pytest.mark.parametrize(
@@ -107,18 +114,17 @@ HEADER_DAMAGE = "old.fwt: the header is damaged, its checksum does not match; fe
         (lambda whole: b"PK" + whole, "old.fwt: not a file compressed by a fairway submission"),
         (
             lambda whole: whole[:4] + b"\2" + whole[5:],
-            "old.fwt: format version 2, this submission reads version 3; use the one that made it",
+            "old.fwt: format version 2, this submission reads version 4; use the one that made it",
         ),
         (lambda whole: whole[:25], HEADER_DAMAGE),
         (lambda whole: whole[: FIRST - 1], HEADER_DAMAGE),
         (lambda whole: whole[:8] + b"\xff" + whole[9:], HEADER_DAMAGE),
-        (lambda whole: whole[:FIRST], "old.fwt: block 1 is cut off in its header; expected 16 bytes, found 0"),
-        (lambda whole: whole[: FIRST + 18], "old.fwt: block 1 is cut off; expected 4 bytes, found 2"),
-        (
-            lambda whole: whole[:FIRST] + b"\3" + whole[FIRST + 1 :],
-            "old.fwt: block 1 is damaged; expected 1 to 2 tokens in whole words, at most 64 bytes each, found 3 in 4 bytes",
-        ),
-        (lambda whole: whole[: FIRST + 16] + b"seen" + whole[FIRST + 20 :], "old.fwt: block 1 is damaged; expected checksum "),
+        (lambda whole: whole[:FIRST], "old.fwt: block 1 is cut off in its header; expected 9 bytes, found 0"),
+        (lambda whole: whole[: FIRST + 11], "old.fwt: block 1 is cut off; expected 4 bytes, found 2"),
+        (lambda whole: whole[:FIRST] + b"\0" + whole[FIRST + 1 :], BLOCK_DAMAGE),
+        (lambda whole: whole[: FIRST + 2] + b"\xff" + whole[FIRST + 3 :], BLOCK_DAMAGE),
+        (lambda whole: whole[: FIRST + 4] + b"!" + whole[FIRST + 5 :], BLOCK_DAMAGE),
+        (lambda whole: whole[: FIRST + 9] + b"seen" + whole[FIRST + 13 :], BLOCK_DAMAGE),
         (lambda whole: whole + b"!", "old.fwt: damaged; expected its end after 3 blocks, found more bytes"),
     ],
 )
@@ -126,24 +132,36 @@ def test_damage_is_named(damage, message):
     assert refusal(damage(compressed())).startswith(message)
 
 
+def test_a_block_that_claims_more_than_its_tokens_can_take_is_not_read():
+    """With a right checksum; the header of 2^32 − 1 tokens promises nothing either: a block of two is all that is read."""
+    head = struct.pack("<HBI", 0xFFFF, 0xFF, 0)
+    block = head + struct.pack("<H", crc_hqx(head + bytes(1 << 26), 0xFFFF))
+    file = io.BytesIO(bytes(text.Header(ARTIFACT[:8], 2**32 - 1, digest(HERE))) + block + bytes(1 << 26))
+    with pytest.raises(InputError, match="block 1 is damaged"):
+        list(text.read_blocks(file, text.read_header(file, "old.fwt").tokens, "old.fwt"))
+    assert file.tell() == FIRST + 9
+
+
 def test_another_artifact_is_named():
-    content = bytes(text.Header(b"\xff" * 8, 0, HERE))
+    content = bytes(text.Header(b"\xff" * 8, 0, digest(HERE)))
     message = "compressed by submission ffffffffffffffff, this one is 0001020304050607; only the same file can decode it"
     assert refusal(content) == refusal(content, anyway=True) == f"old.fwt: {message}"
 
 
+MAKERS = f"made with arithmetic {digest(ELSEWHERE).hex()}, this is {digest(HERE).hex()}, {HERE}"
+
+
 def test_another_arithmetic_is_refused_and_tried_when_asked():
-    content = compressed(made_with="a Cray-1, 1 thread")
+    content = compressed(made_with=ELSEWHERE)
     assert refusal(content) == (
-        "old.fwt: made with a Cray-1, 1 thread, this is pdp11, 1 thread, where the same file may decode to another text; "
-        "decompress --anyway tries, and checks every block"
+        f"old.fwt: {MAKERS}, where the same file may decode to another text; decompress --anyway tries, and checks every block"
     )
     assert decompressed(content, anyway=True) == TEXT
 
 
 def test_an_arithmetic_that_decodes_otherwise_is_caught_in_its_block():
     """The predictor rounds otherwise, as it were; no token of the block is given away."""
-    file = io.BytesIO(compressed(b"\x80" * 2 + TEXT, made_with="a Cray-1, 1 thread"))
+    file = io.BytesIO(compressed(b"\x80" * 2 + TEXT, made_with=ELSEWHERE))
     header, given_away = text.read_header(file, "old.fwt"), []
 
     class Otherwise(Counting):
@@ -153,15 +171,15 @@ def test_an_arithmetic_that_decodes_otherwise_is_caught_in_its_block():
     blocks = text.decode_stream(Otherwise(), file, header, "old.fwt", lambda count: None)
     with pytest.raises(InputError) as error:
         given_away.extend(blocks)
-    message = "old.fwt: block N decodes to other tokens than were coded; made with a Cray-1, 1 thread, this is pdp11, 1 thread"
-    assert re.sub("block [2-4]", "block N", str(error.value)) == message
+    message = f"old.fwt: block N decodes to other tokens than were coded; {MAKERS}"
+    assert re.sub("block [2-4] ", "block N ", str(error.value)) == message
     assert given_away and np.concatenate(given_away)[:2].tolist() == [0x80] * 2 and len(given_away) < 4
 
 
 @given(st.binary(min_size=8, max_size=40).filter(lambda payload: len(payload) % 4 == 0))
 def test_any_payload_at_all_is_decoded_or_refused(payload):
     """With checksums of its own: what a decoder of another arithmetic may meet in the middle of a file."""
-    content = bytes(text.Header(ARTIFACT[:8], 2, HERE)) + bytes(text.Block(2, payload, 0))
+    content = bytes(text.Header(ARTIFACT[:8], 2, digest(HERE))) + bytes(text.Block(2, payload, 0))
     assert "block 1 decodes to other tokens" in refusal(content)
 
 
@@ -195,7 +213,7 @@ def test_memory_does_not_grow_with_the_text(monkeypatch, tmp_path):
         found, pieces = [], (np.arange(256, dtype=np.uint16) for _ in range(blocks))
         tracemalloc.start()
         with (tmp_path / "coded").open("wb") as file:
-            file.write(bytes(text.Header(ARTIFACT[:8], 256 * blocks, HERE)))
+            file.write(bytes(text.Header(ARTIFACT[:8], 256 * blocks, digest(HERE))))
             file.writelines(bytes(block) for block, _ in text.encode_stream(Uniform(), pieces, lambda count: None))
         found.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.reset_peak()

@@ -14,10 +14,10 @@ import struct
 import subprocess
 import sys
 import zipfile
+from binascii import crc32, crc_hqx
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -26,8 +26,9 @@ VERIFY = Path(__file__).with_name("verify.py")
 SCORE = [("token", "<u2"), ("bytes", "u1"), ("order", "u1"), ("neural", "<f4"), ("nats", "<f4"), ("entropy", "<f4")]
 PIECES = [b"\0", b"the ", b"cat", b" ", "é".encode(), b"s", b"ro", b"dog\n"]
 KEYS = {"eval_sliding": "val_bpb_sliding", "eval_ttt": "val_bpb_ttt", "eval_ngram": "val_bpb_ngram"}
-BLOCKS = (100, 60)  # tokens; those after them are scored, not coded
-NOTE = "x86_64, torch 2, 1 thread, é".encode()
+FULL, TOKENS = 65_536, 66_000
+BLOCKS = (FULL, 60)  # tokens; those after them are scored, not coded
+ARITHMETIC = "x86_64, torch 2, 1 thread, é"
 DECODER = """
 import sys, zipfile
 assert sys.argv[1:] == ["decompress", "coded.fwt", "text"], sys.argv
@@ -44,12 +45,13 @@ def score_rows(tokens: np.ndarray, seed: int) -> np.ndarray:
 
 
 def coded_file(submission: bytes, rows: np.ndarray) -> bytes:
-    digest = hashlib.sha256(submission).digest()
-    content = struct.pack("<4sI8sQH", b"FWYT", 3, digest[:8], sum(BLOCKS), len(NOTE)) + NOTE
+    artifact, arithmetic = (hashlib.sha256(named).digest()[:8] for named in (submission, ARITHMETIC.encode()))
+    content = struct.pack("<4sB8sI8s", b"FWYT", 4, artifact, sum(BLOCKS), arithmetic)
     content += struct.pack("<I", crc32(content))
     for part in np.split(rows, np.cumsum(BLOCKS))[: len(BLOCKS)]:
-        payload = bytes(math.ceil(part["nats"].sum() / math.log(2) / 8))
-        content += struct.pack("<IIII", len(part), len(payload), crc32(payload), crc32(part["token"].tobytes())) + payload
+        payload = bytes(4 * math.ceil(part["nats"].sum(dtype=np.float64) / math.log(2) / 32))
+        head = struct.pack("<I", len(payload) // 4)[:3] + struct.pack("<I", crc32(part["token"].tobytes()))
+        content += head + struct.pack("<H", crc_hqx(head + payload, 0xFFFF)) + payload
     return content
 
 
@@ -67,8 +69,8 @@ def summary_of(scores: dict[str, np.ndarray], text: bytes) -> dict[str, float]:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """A repository after `dvc repro`, as far as the verifier looks at it: 400 tokens of three documents."""
-    tokens = np.random.default_rng(1).integers(1, len(PIECES), 400)
+    """A repository after `dvc repro`, as far as the verifier looks at it: tokens of three documents."""
+    tokens = np.random.default_rng(1).integers(1, len(PIECES), TOKENS)
     tokens[[50, 300]] = 0
     text = b"".join(PIECES[token] for token in tokens)
     scores = {stage: score_rows(tokens, seed) for seed, stage in enumerate(KEYS)}
@@ -82,7 +84,7 @@ def root(tmp_path) -> Path:
     (certified / "coded.fwt").write_bytes(coded_file(submission, scores["eval_ngram"]))
     certificate = {"submission_sha256": submission, "val_documents_sha256": text}
     digests = {key: hashlib.sha256(content).hexdigest() for key, content in certificate.items()}
-    write_json(certified / "certificate.json", digests | {"certified_tokens": sum(BLOCKS)})
+    write_json(certified / "certificate.json", digests | {"certified_tokens": sum(BLOCKS), "arithmetic": ARITHMETIC})
     for stage, rows in scores.items():
         (tmp_path / "artifacts" / stage).mkdir()
         np.save(tmp_path / "artifacts" / stage / "scores.npy", rows)
@@ -165,14 +167,10 @@ def move_a_byte(table: np.ndarray) -> np.ndarray:
     return table
 
 
-def other_blocks(coded: bytes) -> bytes:
-    """A token moved from the first block to the second; no byte of a payload changes."""
-    first = struct.calcsize("<4sI8sQH") + len(NOTE) + 4
-    second = first + 16 + struct.unpack_from("<I", coded, first + 4)[0]
-    changed = bytearray(coded)
-    struct.pack_into("<I", changed, first, BLOCKS[0] - 1)
-    struct.pack_into("<I", changed, second, BLOCKS[1] + 1)
-    return bytes(changed)
+def a_token_less(coded: bytes) -> bytes:
+    """In the header, whose checksum is right; no byte of a payload changes."""
+    head = coded[:13] + struct.pack("<I", sum(BLOCKS) - 1) + coded[17:25]
+    return head + struct.pack("<I", crc32(head)) + coded[29:]
 
 
 def halve_everything(root: Path) -> None:
@@ -190,7 +188,7 @@ SUMMARY, CERTIFICATE = "reports/summary.json", "artifacts/certify/certificate.js
 CODED, SUBMISSION, TEXT = "coded.fwt", "submission.pyz", "val.txt"
 FORGERIES = {  # each with what the last line must say
     "a nat": (cell("eval_ttt", 7, "nats", 0.0), "val_bpb_ttt"),
-    "a nat of the last stage": (cell("eval_ngram", 399, "nats", 0.0), "val_bpb_ngram"),
+    "a nat of the last stage": (cell("eval_ngram", TOKENS - 1, "nats", 9.0), "val_bpb_ngram"),
     "all nats and the summary": (halve_everything, "NOT verified: bits coded"),
     "no number": (cell("eval_sliding", 7, "nats", np.nan), "eval_sliding: scores that are no −ln of a probability: 1"),
     "an infinite one": (cell("eval_ngram", 7, "nats", np.inf), "eval_ngram: scores that are no −ln of a probability: 1"),
@@ -198,26 +196,27 @@ FORGERIES = {  # each with what the last line must say
     "a byte count": (cell("eval_sliding", 7, "bytes", 9), "eval_sliding: sum of its bytes"),
     "byte counts of one sum": (rows("eval_ngram", move_a_byte), "tokens that spell one thing here, another there"),
     "a token": (cell("eval_ttt", 399, "token", 0), "eval_ttt: tokens as eval_ngram's: False"),
-    "a token of the last stage": (cell("eval_ngram", 120, "token", 0), "blocks of other tokens than were scored: [2]"),
-    "a row removed": (rows("eval_sliding", lambda table: table[:-1]), "eval_sliding: rows: 399, reported 400"),
+    "a token of the last stage": (cell("eval_ngram", FULL + 20, "token", 0), "blocks of other tokens than were scored: [2]"),
+    "a row removed": (rows("eval_sliding", lambda table: table[:-1]), "eval_sliding: rows: 65999, reported 66000"),
     "a file of other columns": (rows("eval_ttt", lambda table: table["nats"]), "not what it should be"),
     "val.txt cut": (content(TEXT, lambda text: text[:-1]), "SHA-256 of val.txt"),
     "a NUL more": (content(TEXT, lambda text: text + b"\0"), "NULs between documents"),
     "no text": (content(TEXT, lambda text: b""), "SHA-256 of val.txt"),
     "a longer artifact": (content(SUBMISSION, lambda archive: archive + b"\0"), "bytes of submission.pyz"),
     "another artifact": (flip(SUBMISSION, 60), "SHA-256 of submission.pyz"),
-    "made by another artifact": (flip(CODED, 8), "made by submission"),
+    "made by another artifact": (flip(CODED, 5), "made by submission"),
     "another version": (flip(CODED, 4), "coded.fwt: format"),
-    "the note": (flip(CODED, 30), "CRC-32 of its header"),
+    "the arithmetic": (flip(CODED, 20), "SHA-256 of the arithmetic"),
+    "the arithmetic of the certificate": (entry(CERTIFICATE, "arithmetic", "pdp11"), "SHA-256 of the arithmetic"),
     "the payload": (flip(CODED, -2), "damaged blocks: [2]"),
-    "other blocks": (content(CODED, other_blocks), "blocks of other tokens than were scored: [1, 2]"),
+    "a token less": (content(CODED, a_token_less), "blocks of other tokens than were scored: [2]"),
     "code cut off": (content(CODED, lambda coded: coded[:-1]), "damaged blocks: [2]"),
-    "code cut off in a header": (content(CODED, lambda coded: coded[:65]), "not what it should be"),
+    "code cut off in a header": (content(CODED, lambda coded: coded[:35]), "not what it should be"),
     "code with a tail": (content(CODED, lambda coded: coded + b"\0"), "bytes after the last block: 1"),
     "a score in the summary": (entry(SUMMARY, "val_bpb_sliding", 1.0), "val_bpb_sliding"),
     "the score": (entry(SUMMARY, "val_bpb", 1.0), "val_bpb: "),
     "the size": (entry(SUMMARY, "artifact_bytes", 100), "bytes of submission.pyz"),
-    "the amount certified": (entry(CERTIFICATE, "certified_tokens", 400), "tokens coded: 160, reported 400"),
+    "the amount certified": (entry(CERTIFICATE, "certified_tokens", 400), "tokens coded: 65596, reported 400"),
     "the digest": (entry(CERTIFICATE, "submission_sha256", "ab"), "SHA-256 of submission.pyz"),
     "an empty summary": (lambda root: write_json(root / SUMMARY, {}), "KeyError: 'artifact_bytes'"),
 }

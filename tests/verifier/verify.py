@@ -14,17 +14,17 @@ import struct
 import subprocess
 import sys
 import tempfile
+from binascii import crc32, crc_hqx
 from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 
 STAGES = {"eval_sliding": "val_bpb_sliding", "eval_ttt": "val_bpb_ttt", "eval_ngram": "val_bpb_ngram"}  # → key in the summary
 ROUNDING = 5e-6  # bits per byte; the summary has six places
 CODED_TOLERANCE, BITS_TO_SPARE = 1e-3, 64  # of the scored bits; and what a range coder may lose at the end of a block
-MAGIC, VERSION, LARGEST_BLOCK = b"FWYT", 3, 65_536
-HEADER = "<4sI8sQH"
+MAGIC, VERSION, BLOCK_TOKENS = b"FWYT", 4, 65_536
+HEADER = "<4sB8sI8sI"
 
 
 def row(what: str, recomputed: object, reported: object, agrees: bool | None = None) -> tuple:
@@ -48,7 +48,8 @@ def check(root: Path, decode: bool) -> Iterator[tuple]:
     scores = {stage: np.load(root / "artifacts" / stage / "scores.npy") for stage in STAGES}
     yield from check_scores(scores, text, summary)
     rows = scores["eval_ngram"]
-    coded = yield from check_coded((certified / "coded.fwt").read_bytes(), sha256(submission)[:16], rows)
+    arithmetic = sha256(certificate["arithmetic"].encode())[:16]
+    coded = yield from check_coded((certified / "coded.fwt").read_bytes(), sha256(submission)[:16], arithmetic, rows)
     yield row("tokens coded", coded, certificate["certified_tokens"])
     if decode:
         end = int(np.maximum(rows["bytes"][:coded], 1).sum(dtype=np.int64))  # a row of no byte is a NUL
@@ -83,38 +84,37 @@ def ambiguous_tokens(rows: np.ndarray, text: bytes) -> int:
     return len(ambiguous)
 
 
-def check_coded(content: bytes, submission: str, rows: np.ndarray) -> Iterator[tuple]:
+def check_coded(content: bytes, submission: str, arithmetic: str, rows: np.ndarray) -> Iterator[tuple]:
     """Returns how many tokens the file codes. All little-endian.
 
-    Header: magic, version, artifact, tokens, length of a note, the note: the arithmetic that made it, CRC-32 of all that.
-    Blocks: tokens, bytes of the payload, CRC-32 of the payload, CRC-32 of the tokens as uint16, the payload.
+    Header: magic, version, artifact, tokens, arithmetic (each the first 8 bytes of a SHA-256), CRC-32 of all that.
+    A block of 65,536 tokens, the last one shorter: words of payload in three bytes, CRC-32 of the tokens as uint16, CRC-16
+    (CCITT) of these seven bytes and the payload, the payload.
     """
-    magic, version, artifact, tokens, note = struct.unpack_from(HEADER, content)
-    place = struct.calcsize(HEADER) + note
-    (header_crc,) = struct.unpack_from("<I", content, place)
+    magic, version, artifact, tokens, coder, header_crc = struct.unpack_from(HEADER, content)
+    place = struct.calcsize(HEADER)
     yield row("coded.fwt: format", (magic, version), (MAGIC, VERSION))
     yield row("coded.fwt: made by submission", artifact.hex(), submission)
-    yield row("coded.fwt: CRC-32 of its header", crc32(content[:place]), header_crc)
-    place += 4
-    coded = blocks = payload_bytes = 0
-    damaged, others = [], []  # numbers of blocks
-    while coded < tokens:
-        count, size, payload_crc, token_crc = struct.unpack_from("<IIII", content, place)
-        payload = content[place + 16 : place + 16 + size]
-        scored = rows["token"][coded : coded + count].astype("<u2").tobytes()
-        place, coded, blocks, payload_bytes = place + 16 + size, coded + count, blocks + 1, payload_bytes + size
-        if len(payload) != size or crc32(payload) != payload_crc:
-            damaged.append(blocks)
-        if not 1 <= count <= LARGEST_BLOCK or crc32(scored) != token_crc:
-            others.append(blocks)
+    yield row("coded.fwt: SHA-256 of the arithmetic", coder.hex(), arithmetic)
+    yield row("coded.fwt: CRC-32 of its header", crc32(content[: place - 4]), header_crc)
+    yield row("coded.fwt: tokens that were scored", min(tokens, len(rows)), tokens)
+    starts, payload_bytes, damaged, others = range(0, min(tokens, len(rows)), BLOCK_TOKENS), 0, [], []
+    for number, start in enumerate(starts, 1):
+        low, high, token_crc, check = struct.unpack_from("<HBIH", content, place)
+        payload = content[place + 9 :][: (size := 4 * (high << 16 | low))]
+        scored = rows["token"][start : min(start + BLOCK_TOKENS, tokens)].astype("<u2").tobytes()
+        if len(payload) != size or crc_hqx(content[place : place + 7] + payload, 0xFFFF) != check:
+            damaged.append(number)
+        if crc32(scored) != token_crc:
+            others.append(number)
+        place, payload_bytes = place + 9 + size, payload_bytes + size
     yield row("coded.fwt: damaged blocks", damaged, [])
     yield row("coded.fwt: blocks of other tokens than were scored", others, [])
-    yield row("coded.fwt: tokens in its blocks", coded, tokens)
     yield row("coded.fwt: bytes after the last block", len(content) - place, 0)
-    coded_bits, scored_bits = 8 * payload_bytes, rows["nats"][:coded].sum(dtype=np.float64) / math.log(2)
-    close = abs(coded_bits - scored_bits) <= CODED_TOLERANCE * scored_bits + BITS_TO_SPARE * blocks
+    coded_bits, scored_bits = 8 * payload_bytes, rows["nats"][:tokens].sum(dtype=np.float64) / math.log(2)
+    close = abs(coded_bits - scored_bits) <= CODED_TOLERANCE * scored_bits + BITS_TO_SPARE * len(starts)
     yield row("bits coded, bits of eval_ngram's scores", coded_bits, f"{scored_bits:.0f}", close)
-    return coded
+    return tokens
 
 
 def run_decoder(certified: Path) -> bytes:
