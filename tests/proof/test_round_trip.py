@@ -12,7 +12,7 @@ TEXT = b"Fellow citizens of the Senate\0and of the House. " * 9
 def test_an_honest_round_trip():
     both = run(submission(), TEXT)
     assert both.failure == "" and both.decompress.output == TEXT
-    assert both.compress.output.endswith(zlib.compress(TEXT))
+    assert zlib.compress(TEXT) in both.compress.output
     assert both.compress.report["normalised_positions"] == math.ceil(len(TEXT) / 16)
     assert [each.sandbox_report["refused"] for each in both] == [[], []]
     assert all(each.seconds > 0 for each in both)
