@@ -1,23 +1,22 @@
 """fairway/proof/sandbox.py with machine code kept between the processes of submissions, each of which compiles for half a
-minute otherwise: `python -I precompiled.py REPORT submission.pyz …`.
+minute otherwise. A test has the submissions of its certificates started this way by `install`.
 
-A test has the submissions of its certificates started this way through the fixture `precompiled` of tests/conftest.py. What is
-in submission.pyz stays as it is: numba keeps what it compiles, in a folder named by a hash of all packages in the
-application that have compiled functions, and the sandbox lets the process read and write that one folder more.
+What is in submission.pyz stays as it is: numba keeps what it compiles, in a folder named by a hash of all packages in the
+application that have compiled functions. The fence lets the process read and write that folder; its report says so.
 """
 
 import functools
 import hashlib
 import importlib.util
 import lzma
+import os
 import sys
 import zipfile
 from pathlib import Path
 
-import numba
-from numba.core import caching
-
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve()
+INSIDE = Path("/fence/kernels")  # where the fence puts KEPT
+KEPT = HERE.parents[1] / "fairway/__pycache__/submissions"
 CODE = "code"  # the member of submission.pyz; its format is that of fairway/submission/loader.py
 
 
@@ -30,38 +29,59 @@ def digest(application: str) -> str:
     return hashlib.blake2b("\0".join(kernels).encode(), digest_size=8).hexdigest()
 
 
-class Packed(caching.UserProvidedCacheLocator):
-    """Where the machine code of a function in an application lies."""
+def keep(folder: Path) -> None:
+    """Have numba keep in the folder what it compiles from now on."""
+    import numba
+    from numba.core import caching
 
-    get_suitable_cache_subpath = staticmethod(lambda file: Path(file).parent.name)
+    class Packed(caching.UserProvidedCacheLocator):
+        """Where the machine code of a function in an application lies."""
 
-    def get_source_stamp(self) -> None:
-        return None  # the folder is that of this code
+        get_suitable_cache_subpath = staticmethod(lambda file: Path(file).parent.name)
 
-    @classmethod
-    def from_function(cls, function, file: str) -> "Packed":
-        locator = cls(function, file)
-        locator.ensure_cache_path()
-        return locator
+        def get_source_stamp(self) -> None:
+            return None  # the folder is that of this code
 
+        @classmethod
+        def from_function(cls, function, file: str) -> "Packed":
+            locator = cls(function, file)
+            locator.ensure_cache_path()
+            return locator
 
-def with_folder(restrict, readable, writable, *rest):
-    return restrict([*readable, __file__], [*writable, numba.config.CACHE_DIR], *rest)
-
-
-def main(report: str, application: str, *arguments: str) -> None:
-    folder = ROOT / "fairway/__pycache__" / f"submission-{digest(application)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    sys.modules["precompiled"], sys.modules[__name__].Packed = sys.modules[__name__], Packed
     numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES = str(folder), "precompiled.Packed"
     numba.njit = functools.partial(numba.njit, cache=True)
-    sys.modules["precompiled"] = sys.modules[__name__]
-    place = ROOT / "fairway/proof/sandbox.py"
+
+
+def with_folder(restrict, folder, readable, writable, *rest):
+    return restrict([*readable, str(HERE)], [*writable, str(folder)], *rest)
+
+
+def install(patch) -> None:
+    """`patch`: a function like MonkeyPatch.setattr."""
+    from fairway.proof import fence, sandbox
+
+    KEPT.mkdir(parents=True, exist_ok=True)
+    KEPT.chmod(0o777)  # a submission that root starts runs as another user
+    visible, code = fence.places(), {str(INSIDE.with_name("sandbox.py")): sandbox.__file__}
+    patch(fence, "places", lambda: visible._replace(binds=visible.binds | code, writable={str(INSIDE): str(KEPT)}))
+    patch(sandbox, "__file__", str(HERE))
+
+
+def main(mode: str, packages: str, descriptor: str, application: str, *arguments: str) -> None:
+    os.umask(0)
+    fenced = mode == "fenced"
+    folder = (INSIDE if fenced else KEPT) / digest(application)
+    folder.mkdir(exist_ok=True)
+    sys.path += packages.split(os.pathsep)
+    keep(folder)
+    place = HERE.with_name("sandbox.py") if fenced else HERE.parents[1] / "fairway/proof/sandbox.py"
     spec = importlib.util.spec_from_file_location("sandbox", place)
     sandbox = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sandbox)
-    sandbox.own_files = functools.partial(with_folder, sandbox.own_files)
-    sandbox.Sandbox = functools.partial(with_folder, sandbox.Sandbox)
-    sandbox.main(report, application, *arguments)
+    sandbox.own_files = functools.partial(with_folder, sandbox.own_files, folder)
+    sandbox.Sandbox = functools.partial(with_folder, sandbox.Sandbox, folder)
+    sandbox.main(mode, packages, descriptor, application, *arguments)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def certificate(
         "claims": [asdict(claim) for claim in claims],
         "command": DECODE.format(size=len(text)),
         **digests(submission, round_trip.compress.output or b"", data.text, data.stream.astype(TOKEN).tobytes()),
-        "isolation": {"network": sandbox_report.get("network"), "files": sandbox_report.get("files")},
+        "isolation": {name: sandbox_report.get(name) for name in ("holds", "missing")},
         "arithmetic": arithmetic(),
         "device": f"{platform.machine()} CPU, float32",
         "python": platform.python_version(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairway.proof import fence
 from fairway.proof.causality import FLIP, Change, Scores
 from fairway.proof.coded import Coded
 from fairway.proof.round_trip import COMMANDS, RoundTrip
@@ -62,8 +63,7 @@ def sandboxed(round_trip: RoundTrip) -> Claim:
     if wrong:
         result = "; ".join(dict.fromkeys(wrong))
     else:
-        report = round_trip.compress.sandbox_report
-        result = f"nothing was refused (network: {report['network']}; files: {report['files']})"
+        result = f"nothing was refused (fence: {fence.sentence(round_trip.compress.sandbox_report)})"
     how = "network, other processes and all files but its own, the libraries' and the system's are refused"
     return Claim(PROOF, "it reads nothing but its artifact", how, f"{len(round_trip)} processes", not wrong, result)
 

@@ -1,4 +1,4 @@
-"""The round trip: the submission compresses a text and decompresses it, each in a fresh process in the sandbox of sandbox.py.
+"""The round trip: the submission compresses a text and decompresses it, each in a fresh process in the fence of fence.py.
 
 The decoder's folder holds the submission and the compressed text only; it has neither the text nor anything that the encoder
 left behind. A submission that fails raises nothing here: the failure is what the certificate reports.
@@ -7,18 +7,17 @@ left behind. A submission that fails raises nothing here: the failure is what th
 import contextlib
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from fairway.proof import sandbox
+from fairway.proof import fence
+from fairway.proof.fence import LIMITS, Limits
 
-INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH")  # environment variables that the submission gets
+MOST_PRINTED, LINE = 16 << 20, 1 << 16  # bytes of each stream, and of a line
 COMMANDS = ("compress", "decompress")
 
 
@@ -27,7 +26,7 @@ class Run(NamedTuple):
 
     output: bytes | None  # the file it was asked to write
     report: dict  # the JSON object that it printed
-    sandbox_report: dict | None  # what sandbox.py wrote; None if the process ended before that
+    sandbox_report: dict | None  # what the fence reports; None if the process ended before it ran
     failure: str  # why it failed, "" if it did not
     seconds: float
 
@@ -55,40 +54,38 @@ def run(submission: bytes, text: bytes) -> RoundTrip:
     return RoundTrip(compress, run_in_sandbox(submission, "decompress", compress.output))
 
 
-def run_in_sandbox(submission: bytes, command: str, given: bytes) -> Run:
+def run_in_sandbox(submission: bytes, command: str, given: bytes, limits: Limits = LIMITS) -> Run:
     """Run `submission.pyz command given made` in a folder of its own."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder, report_path = Path(parent, "folder"), Path(parent, "sandbox.json")
-        folder.mkdir()
-        (folder / "submission.pyz").write_bytes(submission)
-        (folder / "given").write_bytes(given)
-        start = time.monotonic()
-        status, printed, last = run_process([str(report_path), "submission.pyz", command, "given", "made"], folder)
-        seconds = time.monotonic() - start
-        report = read_object(printed)
-        sandbox_report = read_object(report_path.read_text(encoding="utf-8")) if report_path.exists() else {}
-        made = folder / "made"
-        output = made.read_bytes() if made.is_file() and not made.is_symlink() else None
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "given").write_bytes(given)
+        begin = time.monotonic()
+        with fence.start(submission, [command, "given", fence.MADE], Path(name), limits) as process:
+            printed, last = read_streams(process)
+            status, seconds = process.wait(), time.monotonic() - begin
+            output, sandbox_report, report = process.made(), process.report(), read_object(printed)
     failure = f"{command} failed with status {status}: {last}" if status else ""
     if not failure and (output is None or not report):
         failure = f"{command} exited with status 0 but wrote no {'report' if output is not None else 'file'}"
-    return Run(output, report, sandbox_report or None, failure, seconds)
+    return Run(output, report, sandbox_report, failure, seconds)
 
 
-def run_process(arguments: list[str], folder: Path) -> tuple[int, str, str]:
-    """Exit status, standard output, and the last line of standard error, which is also passed on line by line."""
-    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    environment |= {"HOME": str(folder), "USER": "submission", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-I", sandbox.__file__, *arguments]
-    last = deque(["no message on standard error"], maxlen=1)
-    with tempfile.TemporaryFile() as out:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, cwd=folder, env=environment, text=True, errors="replace", **pipes) as process:
-            for line in process.stderr:
-                print(line, end="", file=sys.stderr, flush=True)
-                last.append(line.strip() or last[0])
-        out.seek(0)
-        return process.returncode, out.read().decode("utf-8", "replace"), last[0]
+def read_streams(process: fence.Process) -> tuple[str, str]:
+    """Standard output, and the last line of standard error, which is also passed on line by line.
+
+    A process that prints more than MOST_PRINTED bytes on either is ended.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        printed = pool.submit(fence.read, process.stdout, MOST_PRINTED, process.kill)
+        last, left = "no message on standard error", MOST_PRINTED
+        while line := process.stderr.readline(LINE):
+            left -= len(line)
+            if left < 0:
+                process.kill()
+                break
+            text = line.decode("utf-8", "replace")
+            print(text, end="", file=sys.stderr, flush=True)
+            last = text.strip() or last
+        return printed.result().decode("utf-8", "replace"), last
 
 
 def read_object(text: str) -> dict:

@@ -1,10 +1,9 @@
-"""A sandbox around one run of a submission: no network, no other process, no files but its own, libraries' and the system's.
+"""What watches a submission from within: `python -I -S sandbox.py MODE PACKAGES DESCRIPTOR submission.pyz compress given made`.
 
-`python -I sandbox.py REPORT submission.pyz compress text coded`, in a folder that holds nothing else. Where Linux permits it,
-the kernel enforces the sandbox: a network namespace, and Landlock for files; no code in the process can leave either.
-On every platform an audit hook refuses the same accesses in Python and writes REPORT (JSON): what was refused, and which of
-our packages could be imported. The hook alone does not see C code that opens files itself (`torch.from_file`), and code that
-tampers with the hook through ctypes can defeat it.
+MODE is "fenced" inside namespaces (namespaces.py), where other files and other processes do not exist. Otherwise, "open", the
+kernel refuses them as far as it can: a network namespace, and Landlock for files. In both, system calls are filtered
+(system_calls.py). On every platform an audit hook refuses the same accesses in Python, and writes each as a line of JSON
+to DESCRIPTOR. Code that tampers with the interpreter can switch the hook off: no claim rests on it where there are namespaces.
 """
 
 import ctypes
@@ -13,12 +12,10 @@ import importlib.util
 import json
 import os
 import runpy
-import site
 import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 OURS = ("fairway", "stages")  # packages that must come from the submission
 LIBRARIES = ("/usr", "/lib", "/lib64", "/etc", "/sys/devices/system")
@@ -28,7 +25,7 @@ HARMLESS = ("socket.__new__", "socket.gethostname")
 PROCESSES = ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
 CHANGES = {"os.link": 2, "os.rename": 2, "os.symlink": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-MOST_REFUSED = 20  # lines in the report
+MOST_REFUSED, MOST_CHARACTERS = 20, 300  # lines in the report, and of one
 # From linux/sched.h, linux/prctl.h and linux/landlock.h.
 CLONE_NEWUSER, CLONE_NEWNET, PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 38
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1
@@ -60,19 +57,12 @@ def own_files(readable: Iterable[str], writable: Iterable[str]) -> bool:
 
 
 class Sandbox:
-    """The audit hook. It rewrites the report in `file` at each refusal, so the report is there however the process ends."""
+    """The audit hook. It writes each refusal at once, so the line is there however the process ends."""
 
-    def __init__(self, readable: Iterable[str], writable: Iterable[str], file: TextIO, report: dict):
+    def __init__(self, readable: Iterable[str], writable: Iterable[str], descriptor: int):
         self.writable = [os.path.realpath(path) for path in writable]
         self.readable = [os.path.realpath(path) for path in readable] + self.writable
-        self.file, self.report = file, report
-        self.write()
-
-    def write(self) -> None:
-        self.file.seek(0)
-        json.dump(self.report, self.file)
-        self.file.truncate()
-        self.file.flush()
+        self.descriptor, self.refused = descriptor, []
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if event == "open":
@@ -98,27 +88,37 @@ class Sandbox:
             self.refuse(what, real)
 
     def refuse(self, what: str, about: str) -> None:
-        line = f"{what} {about}".rstrip()
-        if line not in self.report["refused"] and len(self.report["refused"]) < MOST_REFUSED:
-            self.report["refused"].append(line)
-            self.write()
+        line = f"{what} {about}".rstrip()[:MOST_CHARACTERS]
+        if line not in self.refused and len(self.refused) < MOST_REFUSED:
+            self.refused.append(line)
+            write(self.descriptor, {"refused": line})
         raise PermissionError(errno.EACCES, f"refused to a submission that runs alone: {line}", about)
 
 
-def main(report: str, *arguments: str) -> None:
-    """Enter the sandbox and run a zip application with its arguments; `report` lies outside the folder."""
-    folder = os.environ["TMPDIR"] = str(Path.cwd())
-    sys.dont_write_bytecode = True  # libraries are read-only
+def write(descriptor: int, content: dict) -> None:
+    os.write(descriptor, (json.dumps(content) + "\n").encode())
+
+
+def shut(mode: str, readable: list[str], writable: list[str]) -> tuple[list[str], list[str]]:
+    """Have the kernel refuse what it can; what holds from now on, and what is missing."""
+    calls = runpy.run_path(str(Path(__file__).with_name("system_calls.py")))["restrict"]
+    attempts = {} if mode == "fenced" else {"network namespace": own_network, "Landlock": lambda: own_files(readable, writable)}
+    found = {name: attempt() for name, attempt in (attempts | {"filter of system calls": calls}).items()}
+    return [*(name for name in found if found[name]), "audit hook"], [name for name in found if not found[name]]
+
+
+def main(mode: str, packages: str, descriptor: str, *arguments: str) -> None:
+    """Shut the process in and run a zip application with its arguments. `packages`: folders of libraries."""
+    folder = str(Path.cwd())
+    sys.path += packages.split(os.pathsep)
     importable = [name for name in OURS if importlib.util.find_spec(name)]
-    libraries = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *LIBRARIES]
+    libraries = [sys.prefix, sys.base_prefix, *packages.split(os.pathsep), *LIBRARIES]
     readable, writable = [*libraries, *FACTS, __file__], [folder, NULL]  # torch reads the source of the module that imports it
-    with Path(report).open("w", encoding="utf-8") as file:
-        network = "namespace of its own" if own_network() else "sockets refused"
-        files = "Landlock and audit hook" if own_files(readable, writable) else "audit hook"
-        facts = {"network": network, "files": files, "refused": [], "importable": importable}
-        sys.addaudithook(Sandbox(readable, writable, file, facts))
-        sys.argv = list(arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
+    holds, missing = shut(mode, readable, writable)
+    write(int(descriptor), {"holds": holds, "missing": missing, "importable": importable})
+    sys.addaudithook(Sandbox(readable, writable, int(descriptor)))
+    sys.argv = list(arguments)
+    runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":

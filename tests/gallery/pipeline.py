@@ -23,7 +23,7 @@ import yaml
 from pytest import MonkeyPatch
 
 from fairway.params import read_yaml
-from fairway.proof import round_trip, sandbox
+from fairway.proof import round_trip
 from fairway.submission import packing
 from tests import precompiled
 from tests.gallery import submission
@@ -107,7 +107,7 @@ def honest_pipeline(folder: Path):
         patch.setenv("NPROC", "1")
         patch.setattr(round_trip, "run", functools.cache(round_trip.run))
         patch.setattr(packing, "minified", lambda sources, whole: sources)  # seconds
-        patch.setattr(sandbox, "__file__", precompiled.__file__)
+        precompiled.install(patch.setattr)
         shutil.copy(ROOT / "params.yaml", folder)
         for section, values in TINY.items():
             for key, value in values.items():

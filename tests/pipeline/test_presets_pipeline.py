@@ -16,7 +16,6 @@ from fairway import presets
 from fairway.lm import checkpoint
 from fairway.lm.model import GPT
 from fairway.params import read_yaml
-from fairway.proof import sandbox
 from fairway.submission import packing
 from tests import precompiled
 
@@ -87,7 +86,7 @@ def packed_once() -> Iterator[None]:
     once = functools.cache(lambda modules, root: stream(list(modules), root))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "code_stream", lambda modules, root: once(tuple(modules), root))
-        patch.setattr(sandbox, "__file__", precompiled.__file__)
+        precompiled.install(patch.setattr)
         yield
 
 

@@ -17,7 +17,7 @@ TEXT = "Fellow citizens — of the Senate".encode()
 STREAM = np.array([1, 20, 30, 20, 1, 40, 50], dtype=np.uint16)  # BOS first; six targets
 NATS = np.full(8000, math.log(2) * 100, dtype=np.float32)  # 800,000 bits, as near as float32 has it
 PAYLOAD = 100_000  # bytes: just these bits
-REPORT = {"network": "namespace of its own", "files": "audit hook", "refused": [], "importable": []}
+REPORT = {"holds": ["audit hook"], "missing": ["Landlock"], "refused": [], "importable": []}
 
 
 def ledger(stage: str, exposed: int = 0) -> dict:
@@ -65,7 +65,7 @@ def test_a_process_that_failed_says_why():
 def test_a_submission_that_asked_for_nothing():
     claim = claims.sandboxed(ran())
     assert claim.passed and claim.amount == "2 processes"
-    assert claim.result == "nothing was refused (network: namespace of its own; files: audit hook)"
+    assert claim.result == "nothing was refused (fence: audit hook; missing: Landlock)"
 
 
 @pytest.mark.parametrize(

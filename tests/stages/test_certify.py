@@ -91,7 +91,7 @@ def test_an_honest_pipeline_is_legal_and_writes_all_that_a_verifier_needs(pipeli
     assert Path("artifacts/certify/val.txt").read_bytes() == "\0".join(DOCUMENTS).encode()
     assert Path("artifacts/certify/coded.fwt").read_bytes()[:4] == b"FWYT"
     assert certificate["train_seed"] == read_yaml(ROOT / "params.yaml")["train"]["seed"]
-    assert certificate["arithmetic"] == "arithmetic of a stand-in" and certificate["isolation"]["network"]
+    assert certificate["arithmetic"] == "arithmetic of a stand-in" and certificate["isolation"]["holds"]
     page = Path("artifacts/certify/certificate.md").read_text()
     assert "**Legal**" in page and certificate["command"] in page
     metrics = json.loads(Path("reports/certify/metrics.json").read_text())
