@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro neutral test test-slow lint format clean
+.PHONY: setup repro replay neutral test test-slow lint format clean
 
 setup: .venv/.ready
 
@@ -18,6 +18,10 @@ setup: .venv/.ready
 
 repro: setup
 	dvc repro
+
+# Whoever doubts the recorded run repeats it: every stage of the last commit in a clean clone, hash by hash against dvc.lock.
+replay: setup
+	python -m fairway.replay
 
 # After a refactoring that changes no result: `make neutral REV=b7d5f1a` runs the pipeline and compares its files with that run's.
 REV ?= HEAD

@@ -13,22 +13,9 @@ from pathlib import Path
 
 from fairway.errors import InputError
 from fairway.params import read_yaml
+from fairway.recorded import DIFFERS, LOCK, SAME, compare, outputs
 
-LOCK = Path("dvc.lock")
 OF_CODE = ("submission.pyz", "certificate.json", "certificate.md", "coded.fwt")  # contain the packed code, or its hash
-SAME, DIFFERS, GONE, NEW = "same bytes", "differs", "no longer written", "new"
-
-
-def outputs(lock: dict) -> dict[str, str]:
-    """The MD5 of every output in artifacts/ that contains no code, by path, in the order of the stages."""
-    found = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
-    return {path: md5 for path, md5 in found.items() if path.startswith("artifacts/") and Path(path).name not in OF_CODE}
-
-
-def compare(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
-    """SAME, DIFFERS, GONE or NEW for every path of either."""
-    verdicts = {path: GONE if path not in after else SAME if after[path] == md5 else DIFFERS for path, md5 in before.items()}
-    return verdicts | {path: NEW for path in after if path not in before}
 
 
 def committed(revision: str) -> dict:
@@ -52,10 +39,10 @@ def main() -> int:
     parser.add_argument("revision", nargs="?", default="HEAD", help="commit whose dvc.lock is compared with (default: HEAD)")
     parser.add_argument("--lock", type=Path, help="a dvc.lock of REVISION's run on this machine, instead of the committed one")
     options = parser.parse_args()
-    before = outputs(read_yaml(options.lock) if options.lock else committed(options.revision))
+    before = outputs(read_yaml(options.lock) if options.lock else committed(options.revision), OF_CODE)
     if status := subprocess.run(["dvc", "repro"], check=False).returncode:
         return status
-    verdicts = compare(before, outputs(read_yaml(LOCK)))
+    verdicts = compare(before, outputs(read_yaml(LOCK), OF_CODE))
     for path, verdict in verdicts.items():
         print(f"{verdict:<18} {path}")
     differing = sum(verdict == DIFFERS for verdict in verdicts.values())

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fairway.errors import InputError
-from fairway.report import compare, revisions, submission
+from fairway.report import compare, replayed, revisions, submission
 
 REVISION = "a commit, branch, tag, name of an experiment, or workspace"
 
@@ -46,7 +46,10 @@ def arguments() -> argparse.ArgumentParser:
 
 def compared(choices: argparse.Namespace) -> str:
     found = [revisions.read(name) for name in choices.revisions]
-    return compare.table(found) if choices.csv else compare.page(found)
+    if choices.csv:
+        return compare.table(found)
+    said = replayed.of_workspace() if revisions.WORKSPACE in choices.revisions else ""
+    return compare.page(found) + (f"\n{revisions.WORKSPACE}: {said}\n" if said else "")
 
 
 def submitted(choices: argparse.Namespace) -> str:
@@ -58,7 +61,7 @@ def submitted(choices: argparse.Namespace) -> str:
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "track": choices.track,
     }
-    content = submission.files(choices.revisions, choices.baseline, words, choices.anyway)
+    content = replayed.added(submission.files(choices.revisions, choices.baseline, words, choices.anyway))
     submission.write(choices.out, content)
     return f"{choices.out}: {len(content)} files, {sum(map(len, content.values())):,} bytes; see {choices.out}/README.md\n"
 

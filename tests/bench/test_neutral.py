@@ -9,6 +9,7 @@ import yaml
 
 from bench import neutral
 from fairway.errors import InputError
+from fairway.recorded import DIFFERS, GONE, NEW, SAME, compare, outputs
 
 
 def lock(**md5_of_path: str) -> dict:
@@ -22,16 +23,16 @@ def lock(**md5_of_path: str) -> dict:
 
 
 def test_code_and_reports_are_left_out():
-    assert neutral.outputs(lock(a="1", zip="2", timing="3")) == {"artifacts/train/a": "1"}
+    assert outputs(lock(a="1", zip="2", timing="3"), neutral.OF_CODE) == {"artifacts/train/a": "1"}
 
 
 def test_every_file_of_either_run_gets_a_verdict():
     before, after = lock(a="1", b="2", c="3"), lock(a="1", b="9", d="4")
-    assert neutral.compare(*map(neutral.outputs, (before, after))) == {
-        "artifacts/train/a": neutral.SAME,
-        "artifacts/train/b": neutral.DIFFERS,
-        "artifacts/train/c": neutral.GONE,
-        "artifacts/train/d": neutral.NEW,
+    assert compare(*(outputs(run, neutral.OF_CODE) for run in (before, after))) == {
+        "artifacts/train/a": SAME,
+        "artifacts/train/b": DIFFERS,
+        "artifacts/train/c": GONE,
+        "artifacts/train/d": NEW,
     }
 
 
@@ -51,7 +52,7 @@ def repository(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("md5", "status", "word"), [("1", 0, neutral.SAME), ("2", 1, neutral.DIFFERS)])
+@pytest.mark.parametrize(("md5", "status", "word"), [("1", 0, SAME), ("2", 1, DIFFERS)])
 def test_the_command_compares_with_a_commit_after_the_run(repository, monkeypatch, capfd, md5, status, word):
     Path("NEXT").write_text(md5)
     monkeypatch.setattr(sys, "argv", ["neutral", "HEAD"])
