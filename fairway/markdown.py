@@ -13,4 +13,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Contain
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    """The text without line ends, and without characters that could steer a terminal."""
+    return printable(" ".join(text.splitlines()))
+
+
+def printable(text: str) -> str:
+    """Text in which an escape stands for every character that cannot be printed."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairway.errors import RERUN, InputError, reading
 from fairway.params import parse_yaml, read_yaml
-from fairway.report import breakdown, charts, content, figures, html, page, passages, tables
+from fairway.report import breakdown, charts, content, figures, html, labels, page, passages, record, tables
 from fairway.report.labels import MIXTURE, PER_TOKEN, SCORES, STREAMING, TTT, Score
 from fairway.score import files
 from fairway.score.bits import bits_per_byte
@@ -22,8 +22,6 @@ from stages.common import ARTIFACTS, PARAMS, REPORTS, read_json, read_timing, ru
 STAGES = ["tokenize", "train", "prequant_ttt", "quant", "compress", "eval_sliding", "eval_ttt", "eval_ngram", "certify"]
 PLOTTED = {"ladder": ["stage", "bpb"], "bytes": ["part", "bytes"]}  # of tables of which `dvc plots` needs less
 MORE_KEYS = {"tokenize": ["val_tokens"], "compress": ["tokenizer_bytes", "weights_bytes"]}
-CERTIFICATE_KEYS = ["legal", "conditions", "reasons", "claims", "certified_tokens", "val_tokens"]
-CLAIM_KEYS = ["condition", "claim", "how", "amount", "passed", "result"]
 MATRIX_NUMBERS = ["rows", "columns", "relative_error", "estimated_loss", "entropy"]
 ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
@@ -33,7 +31,11 @@ def main() -> None:
     for key, stage in [(score.metric, score.stage) for score in SCORES if not score.optional] + tables.REST:
         wanted[stage].append(key)
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
-    certificate = read_certificate(ARTIFACTS / "certify/certificate.json")
+    certificate = read_json(Path(record.CERTIFICATE), [])
+    record.check(certificate)
+    record.compare(certificate, Path())
+    for stage in ("certify", *record.SCORED):
+        record.check_numbers(metrics[stage], certificate, f"{REPORTS / stage / 'metrics.json'}")
     certificate_page = read_page(ARTIFACTS / "certify/certificate.md")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "name"], ["weights", "bytes"])
     check_bytes(roles, metrics["compress"])
@@ -43,7 +45,7 @@ def main() -> None:
     scores = read_scores(metrics)
     pieces = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model").pieces
 
-    summary = tables.summary(metrics)
+    summary = tables.summary(metrics, certificate)
     frames = {
         "ladder": tables.ladder(metrics),
         "position": tables.by_position(scores),
@@ -67,19 +69,11 @@ def main() -> None:
     write_bytes(REPORTS / "summary.md", page.page(summary, frames["documents"], sections).encode())
     write_bytes(REPORTS / "index.html", html.index(summary, frames, sections, extremes, changed_params()).encode())
     write_bytes(folder / "certificate.md", certificate_page)
+    write_bytes(folder / "certificate.json", Path(record.CERTIFICATE).read_bytes())
     write_json(folder / "stages.json", metrics)
     write_json(REPORTS / "summary.json", summary)
-    verdict = "legal" if summary["legal"] else "not legal"
-    print(f"report: {summary['val_bpb']:.4f} bpb, {summary['artifact_bytes']:,} bytes, {verdict}: see reports/index.html")
-
-
-def read_certificate(path: Path) -> dict:
-    certificate = read_json(path, CERTIFICATE_KEYS)
-    for number, claim in enumerate(certificate["claims"], 1):
-        missing = [key for key in CLAIM_KEYS if key not in claim]
-        if missing:
-            raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; {RERUN}")
-    return certificate
+    score = f"{summary['val_bpb']:.4f} bpb{labels.doubt(summary)}"
+    print(f"report: {score}, {summary['artifact_bytes']:,} bytes, {certificate['verdict']}: see reports/index.html")
 
 
 def read_page(path: Path) -> bytes:

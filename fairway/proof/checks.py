@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.codec.network import model_from
 from fairway.errors import InputError
+from fairway.lm.model import GPT
 from fairway.mixture.tree_mixture import word_starts
 from fairway.proof import causality, claims, overlap, rules
+from fairway.proof.causality import Scores
 from fairway.proof.claims import Claim
 from fairway.proof.coded import Coded, measure
 from fairway.proof.config import Certify
@@ -28,7 +29,7 @@ PROVED = "eval_ngram"  # the stage whose scores are those of the submission
 class Data(NamedTuple):
     """The validation set, as tokens and as documents, and the rows of each stage's score file."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None: the artifact's cannot be read
     stream: np.ndarray  # uint16, the first is BOS
     documents: list[str]
     rows: dict[str, np.ndarray]
@@ -52,10 +53,11 @@ def measure_coded(round_trip: RoundTrip, submission: bytes, tokens: np.ndarray) 
 def coding_claims(round_trip: RoundTrip, coded: Coded | str, text: bytes, targets: int, data: Data) -> list[Claim]:
     """Claims about the round trip. `text` spells the first `targets` tokens after BOS; `coded` comes from `measure_coded`."""
     positions = round_trip.compress.number("normalised_positions")
+    depth = math.ceil(math.log2(data.tokenizer.vocabulary_size))
     return [
         claims.comes_back(text, round_trip),
         claims.sandboxed(round_trip),
-        claims.coded_bits(coded, targets, data.rows[PROVED]["nats"][:targets]),
+        claims.coded_bits(coded, targets, data.rows[PROVED]["nats"][:targets], depth, targets == len(data.stream) - 1),
         claims.normalised(
             round_trip.compress.number("worst_sum"),
             0 if math.isnan(positions) else int(positions),
@@ -64,27 +66,33 @@ def coding_claims(round_trip: RoundTrip, coded: Coded | str, text: bytes, target
     ]
 
 
-def scoring_claims(weights: bytes, settings: Settings, data: Data, config: Certify) -> list[Claim]:
-    """Claims from running the real scorer on the first `causality_tokens` tokens. `weights`: the submission's model.fwy."""
-    model, starts = model_from(weights), word_starts(data.tokenizer.pieces)
-    tokens, targets = data.stream[: config.causality_tokens + 1], len(data.stream) - 1
+def scoring_claims(model: GPT, settings: Settings, data: Data, config: Certify) -> list[Claim]:
+    """Claims from running the real scorer on the first `causality_tokens` tokens. `model`: the submission's network."""
+    starts, targets = word_starts(data.tokenizer.pieces), len(data.stream) - 1
+    tokens = data.stream[: config.causality_tokens + 1]
     scores = causality.scored_nats(model, settings, starts, tokens, targets)
     changes = causality.earlier_changes(model, settings, starts, tokens, targets, scores, config.causality_checks)
-    return [
-        claims.causal(changes, len(tokens) - 1),
-        claims.reproduced({name: data.rows[name]["nats"] for name in scores}, scores),
-    ]
+    return [claims.causal(changes, len(tokens) - 1), reproduced(data, scores)]
 
 
-def file_claims(data: Data, splits: dict[str, np.ndarray | Shards], ledgers: list[dict], val_documents: int) -> list[Claim]:
-    """Claims from the files. `splits`: tokens of train, holdout and val; `ledgers`: those of the stages that train."""
+def rescored(model: GPT, settings: Settings, data: Data) -> Claim:
+    """The claim from running the real scorer on all of the text, where what was coded does not decide."""
+    starts, targets = word_starts(data.tokenizer.pieces), len(data.stream) - 1
+    return reproduced(data, causality.scored_nats(model, settings, starts, data.stream, targets))
+
+
+def reproduced(data: Data, scores: Scores) -> Claim:
+    return claims.reproduced({name: data.rows[name]["nats"] for name in scores}, scores)
+
+
+def file_claims(data: Data, splits: dict[str, np.ndarray | Shards], val_documents: int) -> list[Claim]:
+    """Claims from the files. `splits`: tokens of train, holdout and val."""
     table, pieces = table_bytes(data.tokenizer), data.tokenizer.pieces
     lengths = np.array([len(piece) * (token != data.tokenizer.bos) for token, piece in enumerate(pieces)])
     found = {name: overlap.digests(tokens, data.tokenizer.bos) for name, tokens in splits.items()}
     counted = {name: int(column.sum(dtype=np.int64)) for name, column in data.column("bytes").items()}
     return [
         claims.probabilities(data.column("nats")),
-        claims.unexposed(ledgers),
         claims.scored_once(data.stream, data.column("token")),
         rules.complete(data.tokenizer.decode(data.stream), data.documents, val_documents),
         rules.bytes_of_tokens(data.stream, data.column("bytes"), pieces, lengths),

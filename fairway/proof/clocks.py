@@ -7,28 +7,32 @@ scores (challenge's #677). Every part has a clock, so no work goes uncounted bet
 
 from typing import NamedTuple
 
-Timings = dict[str, dict[str, float]]  # contents of timing.json by stage; a stage without the file is absent
+from fairway.proof.untrusted import number
+
+Timings = dict[str, dict]  # objects in timing.json by stage, whatever they hold; a stage without the file is absent
 
 
 class Clock(NamedTuple):
     name: str
     part: str  # "train", "eval", or "" if it counts toward neither limit
-    seconds: float | None  # None: unknown
+    seconds: float | None  # from 0; None for anything else
 
 
 def read(timings: Timings) -> list[Clock]:
-    """All clocks, in the order of the pipeline."""
+    """All clocks, in the order of the pipeline. A negative, infinite or textual time is none."""
 
     def seconds(stage: str, key: str = "seconds") -> float | None:
-        return timings.get(stage, {}).get(key)
+        found = number(timings.get(stage, {}).get(key))
+        return None if found is None or found < 0 else found
 
     whole, calibration = seconds("quant"), seconds("quant", "calibration_seconds")
+    rest = None if None in (whole, calibration) or whole < calibration else whole - calibration
     return [
         Clock("compile (train)", "", seconds("train", "compile_seconds")),
         Clock("train", "train", seconds("train")),
         Clock("prequant_ttt", "train", seconds("prequant_ttt")),
         Clock("calibration", "train", calibration),
-        Clock("quantise", "", None if None in (whole, calibration) else whole - calibration),
+        Clock("quantise", "", rest),
         Clock("compress weights", "", seconds("compress", "encode_seconds")),
         Clock("decode weights", "eval", seconds("compress", "decode_seconds")),
         Clock("score (eval_sliding)", "", seconds("eval_sliding")),

@@ -20,19 +20,22 @@ BLOCK_TOKENS = 65_536
 
 class Coded(NamedTuple):
     tokens: int
-    blocks: int
-    payload_bytes: int
+    payloads: tuple[int, ...]  # bytes of each block's code words
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(self.payloads)
 
 
 def measure(content: bytes, submission: bytes, tokens: np.ndarray, arithmetic: str) -> Coded:
-    """The size of the payload in a compressed file of these tokens, made by this submission.
+    """The sizes of the payloads in a compressed file of these tokens, made by this submission.
 
     Raises InputError if any byte outside the payload differs from the expected one.
     """
     artifact, coder = (hashlib.sha256(named).digest()[:8] for named in (submission, arithmetic.encode()))
     header = HEADER.pack(MAGIC, VERSION, artifact, len(tokens), coder)
     offset = _after(content, 0, header + CHECKSUM.pack(crc32(header)), "header")
-    starts, payload_bytes = range(0, len(tokens), BLOCK_TOKENS), 0
+    starts, payloads = range(0, len(tokens), BLOCK_TOKENS), []
     for number, start in enumerate(starts, 1):
         part = tokens[start : start + BLOCK_TOKENS].astype("<u2").tobytes()
         first = offset + BLOCK.size + CHECK.size
@@ -41,10 +44,10 @@ def measure(content: bytes, submission: bytes, tokens: np.ndarray, arithmetic: s
         expected = BLOCK.pack(len(payload) // 4 % 65_536, len(payload) // 4 >> 16, crc32(part))
         expected += CHECK.pack(crc_hqx(expected + payload, 0xFFFF))
         offset = _after(content, offset, expected, f"header of block {number}") + len(payload)
-        payload_bytes += len(payload)
+        payloads.append(len(payload))
     if offset != len(content):
         raise InputError(f"the compressed text has {len(content):,} bytes, its blocks end at {offset:,}")
-    return Coded(len(tokens), len(starts), payload_bytes)
+    return Coded(len(tokens), tuple(payloads))
 
 
 def _after(content: bytes, offset: int, expected: bytes, what: str) -> int:

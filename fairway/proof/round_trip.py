@@ -4,8 +4,6 @@ The decoder's folder holds the submission and the compressed text only; it has n
 left behind. A submission that fails raises nothing here: the failure is what the certificate reports.
 """
 
-import contextlib
-import json
 import math
 import sys
 import tempfile
@@ -14,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from fairway.proof import fence
+from fairway.markdown import one_line
+from fairway.proof import fence, untrusted
 from fairway.proof.fence import LIMITS, Limits
 
 MOST_PRINTED, LINE = 16 << 20, 1 << 16  # bytes of each stream, and of a line
@@ -31,9 +30,9 @@ class Run(NamedTuple):
     seconds: float
 
     def number(self, name: str) -> float:
-        """A number of the report; NaN if the report has none of that name."""
-        value = self.report.get(name)
-        return float(value) if type(value) in (int, float) else math.nan
+        """A finite number of the report; NaN if the report has none of that name."""
+        found = untrusted.number(self.report.get(name))
+        return math.nan if found is None else found
 
 
 class RoundTrip(NamedTuple):
@@ -83,14 +82,17 @@ def read_streams(process: fence.Process) -> tuple[str, str]:
                 process.kill()
                 break
             text = line.decode("utf-8", "replace")
-            print(text, end="", file=sys.stderr, flush=True)
-            last = text.strip() or last
+            print(one_line(text), file=sys.stderr, flush=True)
+            last = one_line(text.strip()) or last
         return printed.result().decode("utf-8", "replace"), last
+
+
+def never(problem: str) -> RoundTrip:
+    """Of a submission that is not even started."""
+    ended = Run(None, {}, None, problem, 0.0)
+    return RoundTrip(ended, ended)
 
 
 def read_object(text: str) -> dict:
     """The last line parsed as a JSON object; {} if it is none."""
-    with contextlib.suppress(ValueError, IndexError):
-        content = json.loads(text.strip().splitlines()[-1])
-        return content if isinstance(content, dict) else {}
-    return {}
+    return untrusted.parsed(text.strip().splitlines()[-1]) if text.strip() else {}

@@ -88,7 +88,7 @@ def within_time(part: str, clocks: list[Clock], seconds: int) -> Claim:
     if not seconds:
         result = f"no limit was set ({key} is 0)"
     elif unknown:
-        result = f"no clock of {', '.join(unknown)}: a timing.json is missing; run these stages again"
+        result = f"no clock of {', '.join(unknown)}: expected seconds, a number from 0, in timing.json; run these stages again"
     elif not passed:
         parts = ", ".join(f"{clock.name} {clock.seconds:,.1f}" for clock in counted)
         result = f"{spent:,.1f} s of {seconds:,} s ({key}): {parts}"

@@ -39,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     folder.add_argument("--name", help="by default the name of OUT")
     folder.add_argument("--blurb", default="Proved by decoding: see certificate.md.", help="one sentence on what is new")
     folder.add_argument("--track", default="non_record_16mb", help="by default %(default)s; a record's is 10min_16mb")
-    folder.add_argument("--anyway", action="store_true", help="also when the certificate says not legal")
+    folder.add_argument("--anyway", action="store_true", help="also when the score is not proved")
     folder.set_defaults(run=submitted)
     return parser
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fairway.markdown import printable
 from fairway.report import style
 
 WIDTH, MARGIN = 520, 12
@@ -54,11 +55,6 @@ def document(drawing: str) -> bytes:
     opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     ground = f'<rect x="{-MARGIN}" y="{-MARGIN}" width="100%" height="100%" class="ground"/>'
     return f"{opening}><style>{style.charts()}</style>{ground}{content}\n".encode()
-
-
-def printable(text: str) -> str:
-    """Text in which an escape stands for every character that cannot be printed."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def escaped(text: str) -> str:

@@ -11,11 +11,12 @@ import json
 from statistics import fmean, stdev
 
 from fairway import markdown
+from fairway.report.record import PROVED
 from fairway.report.revisions import SEED, Revision
 from fairway.report.significance import LEVEL, MARGIN, welch
 
 ABSENT = "—"
-TWICE = {"val_bpb_ngram"}  # is val_bpb
+SCORE, SUM = "val_bpb", "val_bpb_ngram"  # of a run that is not proved, the score is the sum
 SEEDS = "dvc exp run --queue -S train.seed=1,2,3"  # a list of values needs --queue
 Group = list[Revision]  # no seed twice
 
@@ -23,7 +24,9 @@ Group = list[Revision]  # no seed twice
 def page(revisions: list[Revision]) -> str:
     """The comparison as Markdown whose columns also line up in a terminal."""
     header = [revision.name for revision in revisions]
-    blocks = [aligned(["metric", *header], [[name, *cells(values)] for name, values in metrics(revisions)])]
+    verdicts = [revision.verdict or ABSENT for revision in revisions]
+    shown = [[name, *(verdicts if name == "legal" else cells(values))] for name, values in metrics(revisions)]
+    blocks = [aligned(["metric", *header], shown)]
     if differing := params(revisions):
         blocks.append(aligned(["param", *header], [[name, *map(as_written, values)] for name, values in differing]))
     blocks += [*notes(revisions), *tests(groups(revisions))]
@@ -45,7 +48,8 @@ def table(revisions: list[Revision]) -> str:
 def metrics(revisions: list[Revision]) -> list[tuple[str, list]]:
     """Name, and one value per revision (None where it has none), in the order of the summary, which begins with val_bpb."""
     names = ordered([revision.metrics for revision in revisions])
-    return [(name, [revision.metrics.get(name) for revision in revisions]) for name in names if name not in TWICE]
+    rows = [(name, [revision.metrics.get(name) for revision in revisions]) for name in names]
+    return [row for row in rows if row[0] != SUM or row[1] != dict(rows).get(SCORE)]
 
 
 def params(revisions: list[Revision]) -> list[tuple[str, list]]:
@@ -105,6 +109,8 @@ def aligned(header: list[str], rows: list[list[str]]) -> str:
 def notes(revisions: list[Revision]) -> list[str]:
     """What a reader of the numbers must know."""
     first, found = revisions[0], []
+    if estimates := [revision.name for revision in revisions if revision.verdict != PROVED]:
+        found.append(f"val_bpb of {', '.join(estimates)} is an estimate: not all of the validation text was coded and decoded.")
     for other in revisions[1:]:
         files = sorted({path for path, _ in set(first.code) ^ set(other.code)})
         if files:

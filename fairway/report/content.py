@@ -13,6 +13,7 @@ import pandas as pd
 from fairway.report.charts import minus
 from fairway.report.figures import Figure
 from fairway.report.labels import LEARNERS, MIXTURE, SCORES, STREAMING, TTT
+from fairway.report.record import PROVED, REFUSED
 
 
 class Table(NamedTuple):
@@ -43,7 +44,7 @@ def sections(summary: dict, frames: dict[str, pd.DataFrame], figures: dict[str, 
     (reports/quant/matrices.tsv); `figures` are those of figures.drawn; `certificate` is certificate.json.
     """
     return [
-        Section("The certificate", certified(summary, certificate)),
+        Section("The certificate", certified(certificate)),
         Section("From the float weights to the mixture", [ladder(frames["ladder"]), figures["ladder"]]),
         Section("Where the bytes go", [figures["bytes"], parts(frames["bytes"]), figures["layers"], layers(frames["layers"])]),
         Section("Along the text", [*along(frames["quarters"]), figures["position"], figures["savings"]]),
@@ -65,25 +66,34 @@ def headline(summary: dict, documents: pd.DataFrame) -> str:
     )
 
 
-def certified(summary: dict, certificate: dict) -> list[Block]:
-    """Legal or not and why, the conditions, and every claim."""
-    claims, legal = certificate["claims"], certificate["legal"]
-    if legal:
-        verdict = [
-            f"**Legal**: all {len(claims)} claims of the certificate hold; {certificate['certified_tokens']:,} of "
-            f"{certificate['val_tokens']:,} tokens were coded and decoded bit for bit, at {summary['certified_bpb']:.4f} bits "
-            "per byte."
-        ]
-    else:
-        verdict = ["**Not legal**. The certificate refuses:", Bullets(certificate["reasons"])]
+def certified(certificate: dict) -> list[Block]:
+    """The verdict, the conditions, and every claim."""
+    claims = certificate["claims"]
     rows = [[c["condition"], c["claim"], c["amount"], c["passed"], c["result"], c["how"]] for c in claims]
     header = ["condition", "claim", "on how much", "holds", "result", "how"]
     return [
-        *verdict,
+        *verdict(certificate),
         Table(["condition", "holds"], [[name, held] for name, held in certificate["conditions"].items()]),
-        Table(header, rows, folded=f"All {len(claims)} claims", unfolded=not legal),
+        Table(header, rows, folded=f"All {len(claims)} claims", unfolded=certificate["verdict"] == REFUSED),
         "With clocks, digests and the command that decodes the text: [certificate.md](report/certificate.md).",
     ]
+
+
+def verdict(certificate: dict) -> list[Block]:
+    """What is proved, or why nothing is."""
+    if certificate["verdict"] == REFUSED:
+        return [
+            "**Refused**: the score is an estimate, and the certificate does not back it:",
+            Bullets(certificate["reasons"] or ["nothing was coded"]),
+        ]
+    proved = (
+        f"{certificate['certified_tokens']:,} of {certificate['val_tokens']:,} tokens were coded and decoded bit for bit in "
+        f"{certificate['coded_bytes']:,} bytes, {certificate['bpb']:.4f} bits per byte. All "
+        f"{len(certificate['claims'])} claims hold."
+    )
+    if certificate["verdict"] == PROVED:
+        return [f"**Proved**: {proved} The score is the size of that file; the scores below are sums of −log₂ p."]
+    return [f"**Proved in part**: {proved} The score of the whole text is an estimate, the sum of −log₂ p."]
 
 
 def ladder(frame: pd.DataFrame) -> Table:

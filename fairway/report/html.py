@@ -9,10 +9,11 @@ from html import escape
 
 import pandas as pd
 
+from fairway.markdown import printable
 from fairway.report import figures, style
-from fairway.report.charts import printable
 from fairway.report.content import Block, Bullets, Section, Table, headline
 from fairway.report.figures import Figure
+from fairway.report.labels import doubt
 from fairway.report.passages import Passage
 
 HEAD = (
@@ -35,16 +36,16 @@ def index(
     `frames` has `documents` (tables.py) and `seconds` (breakdown.py); `sections` are those of content.sections, `extremes`
     of passages.extremes, `changes` of breakdown.changed: None where there is nothing to compare with.
     """
-    score = f"{summary['val_bpb']:.4f}"
+    score, unit = f"{summary['val_bpb']:.4f}", f"bits per byte{doubt(summary)}"
     blocks = [
         f"<h1>Fairway report</h1>"
-        f'<p class="score">{score} <small>bits per byte</small></p><p>{linked(headline(summary, frames["documents"]))}</p>',
+        f'<p class="score">{score} <small>{unit}</small></p><p>{linked(headline(summary, frames["documents"]))}</p>',
         *map(rendered, sections),
         texts(*extremes),
         rendered(Section("How long it took", clocks(frames["seconds"]))),
         rendered(Section("Params that differ from the commit’s", [params(changes)])),
     ]
-    head = f"{HEAD}<title>{score} bits per byte</title><style>{style.sheet()}</style></head>"
+    head = f"{HEAD}<title>{score} {unit}</title><style>{style.sheet()}</style></head>"
     return "\n".join([head, "<body>", *blocks, "</body></html>\n"])
 
 

@@ -35,5 +35,11 @@ FLOAT, QUANTIZED, STREAMING, TTT, CACHE, MIXTURE = SCORES = (
         color="orange",
     ),
 )
+ESTIMATE = " (an estimate)"
 PER_TOKEN = tuple(score for score in SCORES if score.column)  # those of which every token's score is kept
 LEARNERS = (TTT, MIXTURE)  # learn from the text that they score; compared with STREAMING
+
+
+def doubt(summary: dict) -> str:
+    """What follows the score of a summary wherever it is shown: nothing if it is proved."""
+    return "" if summary.get("legal") is True else ESTIMATE

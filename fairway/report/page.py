@@ -8,11 +8,12 @@ import pandas as pd
 from fairway import markdown
 from fairway.report.content import Block, Bullets, Section, Table, headline
 from fairway.report.figures import Figure
+from fairway.report.labels import doubt
 
 
 def page(summary: dict, documents: pd.DataFrame, sections: list[Section]) -> str:
     """The page. `documents` is made by tables.by_document, `sections` by content.sections."""
-    score = f"**{summary['val_bpb']:.4f} bits per byte** {headline(summary, documents)}"
+    score = f"**{summary['val_bpb']:.4f} bits per byte**{doubt(summary)} {headline(summary, documents)}"
     blocks = ["# Report", score]
     for section in sections:
         blocks += [f"## {section.heading}", *map(rendered, section.blocks)]

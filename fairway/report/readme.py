@@ -6,9 +6,10 @@ took a technique, and appears when the params switch that technique on.
 
 from statistics import fmean, stdev
 
+from fairway.markdown import one_line
 from fairway.report import compare
 from fairway.report.compare import Group, aligned
-from fairway.report.labels import SCORES
+from fairway.report.labels import ESTIMATE, SCORES
 
 SETTINGS = """
     tokenize.tokenizer tokenize.vocabulary_size
@@ -64,10 +65,11 @@ def readme(entry: dict, runs: Group, baseline: Group, sizes: dict[str, int], cer
     """The page. `entry` is submission.json, `runs` the seeds, the packed one first, `sizes` the metrics of compress."""
     blocks = [
         f"# {entry['name']}",
-        f"**val_bpb {entry['val_bpb']:.4f}**, {entry['val_loss']:.4f} nats per token, {entry['bytes_total']:,} bytes.",
+        f"**val_bpb {entry['val_bpb']:.4f}**{'' if entry['proved'] else ESTIMATE}, {entry['val_loss']:.4f} nats per token, "
+        f"{entry['bytes_total']:,} bytes.",
         entry["blurb"],
         "## Score by seed",
-        aligned(["seed", "val_bpb", "nats per token", "bytes", "legal"], seed_rows(runs)),
+        aligned(["seed", "val_bpb", "nats per token", "bytes", "verdict"], seed_rows(runs)),
         f"`submission.pyz` is the run of seed {runs[0].seed}; nats per token = {runs[0].nats_per_bit:.4f} × bits per byte.",
     ]
     if baseline:
@@ -95,17 +97,13 @@ def seed_rows(runs: Group) -> list[list[str]]:
     """One row per seed; of several seeds also their mean and standard deviation."""
     scores, unit = compare.scores(runs), runs[0].nats_per_bit
     rows = [
-        [str(run.seed), f"{score:.5f}", f"{score * unit:.5f}", f"{run.metrics['artifact_bytes']:,}", yes(run.metrics["legal"])]
+        [str(run.seed), f"{score:.5f}", f"{score * unit:.5f}", f"{run.metrics['artifact_bytes']:,}", run.verdict]
         for run, score in zip(runs, scores, strict=True)
     ]
     if len(runs) > 1:
         for name, value in (("mean", fmean(scores)), ("deviation", stdev(scores))):
             rows.append([name, f"{value:.5f}", f"{value * unit:.5f}", "", ""])
     return rows
-
-
-def yes(holds: bool) -> str:
-    return "yes" if holds else "no"
 
 
 def steps(runs: Group) -> list[list[str]]:
@@ -123,7 +121,7 @@ def byte_rows(sizes: dict[str, int]) -> list[list[str]]:
 
 def claims(certificate: dict) -> str:
     lines = [f"- {'holds' if c['passed'] else '**FAILS**'}: {c['claim']}: {c['result']}" for c in certificate["claims"]]
-    return "\n".join([f"**{'Legal' if certificate['legal'] else 'Not legal'}**\n", *lines])
+    return "\n".join([f"**{one_line(certificate['verdict']).capitalize()}**\n", *map(one_line, lines)])
 
 
 def credits(params: dict) -> dict[int, list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fairway.errors import InputError
 from fairway.params import parse_yaml
+from fairway.report.record import LEGAL, PROVED
 
 WORKSPACE = "workspace"
 SUMMARY, STAGES, LOCK = "reports/summary.json", "reports/report/stages.json", "dvc.lock"
@@ -34,6 +35,12 @@ class Revision:
     @property
     def seed(self) -> object:
         return self.params.get(SEED)
+
+    @property
+    def verdict(self) -> str:
+        """One of record.LEGAL; "" for a run that does not say. Unless it is PROVED, the score is an estimate."""
+        word = LEGAL.get(self.metrics["legal"], "") if "legal" in self.metrics else ""
+        return LEGAL[None] if word == PROVED and self.metrics.get("certified_tokens") != self.val_targets else word
 
     @property
     def recipe(self) -> tuple:
@@ -62,6 +69,16 @@ def locked(name: str) -> tuple[dict, tuple]:
     except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"{name}: its {LOCK} is not as DVC writes it ({problem}); run `git checkout {LOCK}`") from None
+
+
+def outputs(name: str, stage: str) -> dict[str, dict]:
+    """What dvc.lock says of the files that a stage of a revision wrote, by path: md5 and size. Raises InputError."""
+    try:
+        entry = parse_yaml(content(name, LOCK), LOCK)["stages"][stage]
+        return {out["path"]: {"md5": out["md5"], "size": out["size"]} for out in entry["outs"]}
+    except (InputError, TypeError, KeyError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{name}: its {LOCK} does not say what {stage} wrote ({problem}); run `dvc repro`") from None
 
 
 def params_of(stages: dict) -> dict:

@@ -1,8 +1,9 @@
 """The folder that a pull request to the challenge adds under records/: README.md, submission.json, artifact, code, logs.
 
 The artifact is the workspace's, the score the mean over all seeds given, and both must be of the same params and code.
-A folder is not written for a score that the certificate refuses, unless it is asked for. The same runs give the same
-bytes, but for the date in submission.json.
+The score is that of the certificates: every number is worked out again from them, and every hash compared with the files. A
+folder is not written for a score that is not proved, unless it is asked for. The same runs give the same bytes, but for the
+date in submission.json.
 """
 
 import hashlib
@@ -14,21 +15,22 @@ from statistics import fmean, stdev
 import pandas as pd
 import yaml
 
+from fairway import lock
 from fairway.closure import import_closure
 from fairway.errors import InputError
-from fairway.report import compare, revisions
+from fairway.markdown import one_line
+from fairway.params import parse_yaml
+from fairway.report import compare, record, revisions
 from fairway.report.compare import Group
 from fairway.report.readme import readme
+from fairway.report.record import CERTIFICATE, PROVED, REFUSED
 from fairway.report.revisions import LOCK, WORKSPACE, Revision
 from fairway.submission.packing import MODULES
 
 ROOT = Path()  # the folder of the repository is the current one, as for stages
-ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
-PAGE, SIZES = "reports/report/certificate.md", "reports/compress/metrics.json"
-KEYS = {  # of the JSON files that are read
-    CERTIFICATE: ["submission_sha256", "legal", "reasons", "claims"],
-    SIZES: ["code_bytes", "tokenizer_bytes", "weights_bytes", "artifact_bytes", "headroom_bytes"],
-}
+ARTIFACT, SIZES = "artifacts/certify/submission.pyz", "reports/compress/metrics.json"
+PAGE, COPY = "reports/report/certificate.md", "reports/report/certificate.json"  # which git keeps
+SIZE_KEYS = ["code_bytes", "tokenizer_bytes", "weights_bytes", "artifact_bytes", "headroom_bytes"]
 CURVE = "reports/train/loss.tsv"
 
 
@@ -36,21 +38,22 @@ def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: 
     """Paths in the folder and their content.
 
     `names` are the revisions of the seeds, `words` what submission.json wants of its author: author, github_id, name, blurb,
-    date, track. Raises InputError when the runs are not one group, or not legal and not `anyway`.
+    date, track. Raises InputError when the runs are not one group, when a number or a hash is not that of the certificate, and
+    when a score is not proved, unless `anyway`.
     """
     runs = packed_first([revisions.read(name) for name in names], revisions.read(WORKSPACE))
-    certificate, sizes = (revisions.parsed(WORKSPACE, path, *keys) for path, keys in KEYS.items())
-    artifact = revisions.content(WORKSPACE, ARTIFACT)
-    if hashlib.sha256(artifact).hexdigest() != certificate["submission_sha256"]:
-        raise InputError(f"{ARTIFACT}: it is not the file that {CERTIFICATE} is of; run `dvc repro` or `dvc checkout`")
+    certificates = [certified(run) for run in runs]
+    certificate, sizes = certificates[0], revisions.parsed(WORKSPACE, SIZES, *SIZE_KEYS)
+    check_workspace(certificate)
     if not anyway:
-        check_legal(runs, certificate)
+        for run, found in zip(runs, certificates, strict=True):
+            check_proved(run, found)
     entry = words | scored(runs)
     page = readme(entry, runs, one_group([revisions.read(name) for name in baseline]), sizes, certificate)
     return {
         "README.md": page.encode(),
         "submission.json": (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode(),
-        "submission.pyz": artifact,
+        "submission.pyz": revisions.content(WORKSPACE, ARTIFACT),
         "certificate.json": revisions.content(WORKSPACE, CERTIFICATE),
         "certificate.md": revisions.content(WORKSPACE, PAGE),
         "params.yaml": as_yaml(runs[0].params),
@@ -102,13 +105,40 @@ def one_group(found: list[Revision]) -> Group:
     return groups[0] if groups else []
 
 
-def check_legal(runs: Group, certificate: dict) -> None:
-    """Raises InputError, with the reason, when a run is not legal."""
-    refused = [run.name for run in runs if not run.metrics["legal"]]
-    if refused or not certificate["legal"]:
-        reason = "; ".join(certificate["reasons"]) or "see its own certificate"
-        who = ", ".join(refused) or WORKSPACE
-        raise InputError(f"{who}: the certificate says not legal ({reason}); --anyway writes the folder all the same")
+def certified(run: Revision) -> dict:
+    """The certificate of a run. Raises InputError unless it is the one in dvc.lock and the summary follows from it."""
+    content, source = revisions.content(run.name, COPY), f"{run.name}: its {COPY}"
+    certificate, written = revisions.parsed(run.name, COPY), revisions.outputs(run.name, "certify")
+    record.check(certificate, source)
+    made = {"md5": hashlib.md5(content, usedforsecurity=False).hexdigest(), "size": len(content)}  # as DVC hashes
+    if made != written.get(CERTIFICATE):
+        raise InputError(f"{source} is not the certificate that {LOCK} names; run `git checkout {COPY}` or `dvc repro`")
+    if certificate["coded_bytes"] != written[record.CODED]["size"]:
+        raise InputError(f"{source}: coded_bytes is not the size of {record.CODED} that {LOCK} names; run `dvc repro`")
+    record.check_numbers(run.metrics, certificate, f"{run.name}: its {revisions.SUMMARY}")
+    return certificate
+
+
+def check_workspace(certificate: dict) -> None:
+    """Raises InputError when a file in the workspace is not the one that the certificate is of."""
+    if revisions.content(WORKSPACE, CERTIFICATE) != revisions.content(WORKSPACE, COPY):
+        raise InputError(f"{CERTIFICATE}: it differs from {COPY}; run `dvc repro` or `dvc checkout`")
+    record.compare(certificate, ROOT)
+    pipeline, locked = (parse_yaml(revisions.content(WORKSPACE, path), path)["stages"] for path in ("dvc.yaml", LOCK))
+    if lock.digest(pipeline, locked, "certify") != certificate.get("dvc_lock_sha256"):
+        raise InputError(
+            f"{LOCK}: {CERTIFICATE} was made after other stages than it names; run `dvc repro --force --single-item certify`"
+        )
+
+
+def check_proved(run: Revision, certificate: dict) -> None:
+    """Raises InputError, with the reason, when the score of a run is not proved."""
+    if certificate["verdict"] == PROVED:
+        return
+    problem = f"{certificate['verdict']}, so the score is an estimate; set certify.tokens: all and run `dvc repro`"
+    if certificate["verdict"] == REFUSED:
+        problem = f"the certificate refuses the score ({one_line('; '.join(certificate['reasons']))})"
+    raise InputError(f"{run.name}: {problem}; --anyway writes the folder all the same")
 
 
 def scored(runs: Group) -> dict:
@@ -126,6 +156,7 @@ def scored(runs: Group) -> dict:
         "val_loss": round(fmean(scores) * unit, 6),
         "val_bpb": round(fmean(scores), 6),
         **({"val_bpb_std": round(stdev(scores), 6)} if len(runs) > 1 else {}),
+        "proved": all(run.verdict == PROVED for run in runs),
         "bytes_total": runs[0].metrics["artifact_bytes"],
         "bytes_code": runs[0].metrics["code_bytes"],
         "seeds": dict(sorted(by_seed.items())),

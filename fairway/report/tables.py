@@ -11,7 +11,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from fairway.report.labels import LEARNERS, MIXTURE, PER_TOKEN, SCORES, STREAMING, Score
+from fairway.report import record
+from fairway.report.labels import LEARNERS, PER_TOKEN, SCORES, STREAMING, Score
 
 # Keys of the summary after the scores, in the order written, and the stage each comes from.
 REST = [
@@ -36,10 +37,12 @@ ROLES = {
 }
 
 
-def summary(metrics: dict[str, dict]) -> dict:
-    """The headline metrics, flat; `metrics` are those of each stage by its name."""
+def summary(metrics: dict[str, dict], certificate: dict) -> dict:
+    """The headline metrics, flat; `metrics` are those of each stage by its name. The certificate decides the score."""
+    decided = record.entries(certificate)
     scores = {score.metric: metrics[score.stage][score.metric] for score in measured(metrics)}
-    return {"val_bpb": scores[MIXTURE.metric]} | scores | {key: metrics[stage][key] for key, stage in REST}
+    rest = {key: decided.get(key, metrics[stage].get(key)) for key, stage in REST}
+    return {"val_bpb": decided["val_bpb"]} | scores | rest
 
 
 def measured(metrics: dict[str, dict]) -> list[Score]:

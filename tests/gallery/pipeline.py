@@ -47,7 +47,7 @@ TINY = {
     "ttt": {"chunk_tokens": 64, "optimizer": "sgd", "lr": 0.3},
     "cache": {"tokens": 0},
     "ngram": {"mixture": "tilt", "tilt": 4.0, "learning_rate": 0.05},
-    "certify": {"tokens": 480, "causality_tokens": 500, "causality_checks": 4}
+    "certify": {"tokens": "all", "causality_tokens": 500, "causality_checks": 4}
     | {"val_documents": 14, "train_seconds": 600, "eval_seconds": 600},
 }
 WORDS = """the people of our country have done great work in peace and war with one hope naïve Zürich € 世界 nation state law

@@ -44,7 +44,7 @@ TINY = {
     "eval.context": 32,
     "eval.block": 32,
     "ttt.chunk_tokens": 64,
-    "certify.tokens": 200,
+    "certify.tokens": "all",
     "certify.causality_tokens": 300,
     "certify.causality_checks": 1,
 }

@@ -55,7 +55,6 @@ ttt:
   chunk_tokens: 64
   sequences_per_step: 2
 certify:
-  tokens: 150  # two updates
   val_documents: 0
 """
 

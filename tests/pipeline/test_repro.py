@@ -21,7 +21,12 @@ def test_the_score_is_proved(clone):
     assert certificate["test_time_training_updates"] >= 2
     summary = json.loads((clone / "reports/summary.json").read_text())
     assert summary["artifact_bytes"] == (clone / "artifacts/certify/submission.pyz").stat().st_size
-    assert summary["legal"] is True and summary["certified_tokens"] <= 200
+    assert certificate["verdict"] == "proved" and summary["legal"] is True
+    assert summary["val_bpb"] == summary["certified_bpb"] == certificate["bpb"]
+    coded = (clone / "artifacts/certify/coded.fwt").stat().st_size
+    text = (clone / "artifacts/certify/val.txt").read_bytes().replace(b"\0", b"")
+    assert certificate["bpb"] == round(8 * coded / len(text), 6)
+    assert len(certificate["commit"]) == 40 and certificate["dirty"] is False and len(certificate["dvc_lock_sha256"]) == 64
 
 
 def test_only_what_follows_a_change_runs_again(clone):

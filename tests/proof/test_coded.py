@@ -32,8 +32,8 @@ def measured(content: bytes, tokens: np.ndarray = TOKENS) -> Coded:
 
 
 def test_blocks_and_payload_are_counted():
-    assert measured(coded(b"x" * 300_000, b"y" * 12)) == Coded(FULL + 40, 2, 300_012)
-    assert measured(coded(tokens=TOKENS[:0]), TOKENS[:0]) == Coded(0, 0, 0)
+    assert measured(coded(b"x" * 300_000, b"y" * 12)) == Coded(FULL + 40, (300_000, 12))
+    assert measured(coded(tokens=TOKENS[:0]), TOKENS[:0]) == Coded(0, ())
 
 
 def test_no_byte_but_payload_may_be_another():

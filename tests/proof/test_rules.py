@@ -137,13 +137,26 @@ def test_a_clock_that_is_missing_proves_nothing():
     known = clocks.read({name: timing for name, timing in TIMINGS.items() if name not in ("eval_ttt", "compress")})
     claim = rules.within_time("eval", known, 900)
     assert not claim.passed
-    assert claim.result == "no clock of decode weights, score (eval_ttt): a timing.json is missing; run these stages again"
+    assert claim.result.startswith("no clock of decode weights, score (eval_ttt): expected seconds, a number from 0")
     assert rules.within_time("train", known, 600).passed
 
 
 def test_without_a_limit_no_clock_is_asked_for():
     claim = rules.within_time("eval", clocks.read({}), 0)
     assert claim.passed and claim.result == "no limit was set (certify.eval_seconds is 0)"
+
+
+@pytest.mark.parametrize("value", [-5.0, float("nan"), float("inf"), "soon", None, True, [1], 10**400])
+def test_a_clock_that_is_no_time_proves_nothing(value):
+    known = clocks.read(TIMINGS | {"train": {"seconds": value}})
+    claim = rules.within_time("train", known, 600)
+    assert not claim.passed and claim.result.startswith("no clock of train: expected seconds")
+
+
+def test_a_part_cannot_take_longer_than_the_whole():
+    timings = TIMINGS | {"quant": {"seconds": 5.0, "calibration_seconds": 17.5}}
+    known = {clock.name: clock for clock in clocks.read(timings)}
+    assert known["quantise"].seconds is None and known["calibration"].seconds == 17.5
 
 
 def test_every_part_has_a_clock_of_its_own():

@@ -27,6 +27,7 @@ def put(bpb: float, seed: int = 1337, bits: int = 6, code: str = "a1", **more) -
     for folder in ("reports/report", "fairway"):
         Path(folder).mkdir(parents=True, exist_ok=True)
     summary = {"val_bpb": bpb, "val_bpb_ttt": bpb + 0.125, "val_bpb_ngram": bpb, "artifact_bytes": 1000 * bits, "legal": True}
+    summary["certified_tokens"] = 1000
     Path("reports/summary.json").write_text(json.dumps(summary | more))
     Path("reports/report/stages.json").write_text(json.dumps({"tokenize": {"val_bytes": 3000, "val_tokens": 1001}}))
     deps = [{"path": "fairway/lm/model.py", "md5": code}, {"path": "artifacts/train", "md5": str(seed)}]
@@ -69,7 +70,8 @@ def repository(tmp_path, monkeypatch) -> None:
 
 def run(name: str, bpb: float, seed: int = 1, code: str = "a1", **params) -> Revision:
     settings = {"train.seed": seed, "quant.bits": 6} | params
-    return Revision(name, {"val_bpb": bpb, "legal": True}, settings, (("fairway/lm/model.py", code),), 3000, 1000)
+    metrics = {"val_bpb": bpb, "legal": True, "certified_tokens": 1000}
+    return Revision(name, metrics, settings, (("fairway/lm/model.py", code),), 3000, 1000)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -89,12 +91,29 @@ def test_metrics_and_params_side_by_side(repository):
     assert found["metric"] == ["one", "three", "workspace"]
     assert found["val_bpb"] == ["1.2500", f"1.0000 ({MINUS}0.2500)", f"0.7500 ({MINUS}0.5000)"]
     assert found["artifact_bytes"] == ["6,000", f"5,000 ({MINUS}1,000)", f"5,000 ({MINUS}1,000)"]
-    assert found["legal"] == ["yes", "yes", "no"]
+    assert found["legal"] == ["proved", "proved", "refused"]
+    assert "val_bpb of workspace is an estimate: not all of the validation text" in text
     assert found["quant.bits"] == ["6", "5", "5"]  # what ran, not what params.yaml says by now
     assert "train.steps" not in found and "train.seed" not in found and "val_bpb_ngram" not in found
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({len(line) for line in block.splitlines()}) == 1
+
+
+def test_a_proof_in_part_and_those_of_older_runs_are_called_so(repository):
+    put(0.75, 1, 5, legal=None, certified_tokens=7)
+    old = run("old", 1.5)
+    old.metrics["certified_tokens"] = 10
+    text = compare.page([run("new", 1.25), old, revisions.read("workspace")])
+    assert rows(text)["legal"] == ["proved", "in part", "in part"]
+    assert "val_bpb of old, workspace is an estimate" in text
+    old.metrics.pop("legal")
+    assert rows(compare.page([run("new", 1.25), old]))["legal"] == ["proved", "—"]
+
+
+def test_a_coded_size_is_shown_beside_the_sum_of_scores(repository):
+    put(0.75, 1, 5, val_bpb_ngram=0.5)
+    assert rows(compare.page([revisions.read("one"), revisions.read("workspace")]))["val_bpb_ngram"][0] == "1.2500"
 
 
 def test_csv_keeps_all_digits(repository):

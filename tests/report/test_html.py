@@ -14,7 +14,9 @@ EVIL = b"<script>alert('\"&amp;')</script> \xff\xfe \x01\x7f\xe2\x80\xae "  # of
 KINDS = ("streaming", "ttt", "ngram")
 CLAIM = {"condition": "causal", "claim": "a <b>", "how": "sum", "amount": "50 tokens", "passed": True, "result": "|x| ≤ 1e-7"}
 CERTIFICATE = {
-    "legal": True,
+    "verdict": "proved",
+    "bpb": 1.25,
+    "coded_bytes": 7000,
     "conditions": {"causal": True, "single pass": True},
     "reasons": [],
     "claims": [CLAIM],
@@ -22,7 +24,7 @@ CERTIFICATE = {
     "val_tokens": 99,
 }
 SUMMARY = {"val_bpb": 1.25, "artifact_bytes": 1000, "headroom_bytes": 3000, "parameters": 2000, "bits_per_weight": 3.5}
-SUMMARY["certified_bpb"] = 1.2
+SUMMARY["legal"] = True
 
 
 class Page(HTMLParser):
@@ -157,12 +159,20 @@ def test_numbers_are_those_of_the_tables(index, inputs):
     assert all(f"{passage.bits_per_byte:.3f}" in words for passage in cheap + dear)
 
 
-def test_a_score_that_is_not_legal_says_why_and_shows_its_claims(inputs):
+def test_a_score_that_is_refused_says_why_and_shows_its_claims(inputs):
     summary, frames, _, extremes, _ = inputs
-    refused = {"legal": False, "conditions": {"causal": False}, "reasons": ["a <b>: no"], "claims": [CLAIM | {"passed": False}]}
+    refused = {
+        "verdict": "refused",
+        "conditions": {"causal": False},
+        "reasons": ["a <b>: no"],
+        "claims": [CLAIM | {"passed": False}],
+    }
     sections = content.sections(summary, frames, figures.drawn(frames), CERTIFICATE | refused)
-    index = html.index(summary, frames, sections, extremes, None)
-    assert "Not legal" in Page(index).words and "a <b>: no" in Page(index).words
+    index = html.index(summary | {"legal": False}, frames, sections, extremes, None)
+    assert "Refused" in Page(index).words and "a <b>: no" in Page(index).words
+    assert (
+        "<small>bits per byte (an estimate)</small>" in index and "<title>1.2500 bits per byte (an estimate)</title>" in index
+    )
     assert "<details open>" in index and 'class="yes"' not in index and "no commit to compare" in index
 
 

@@ -56,11 +56,12 @@ CLAIM = {
 }
 
 
-def made(summary: dict, claims: list[dict]) -> str:
+def made(summary: dict, claims: list[dict], verdict: str = "proved") -> str:
     """The page without the padding of its tables."""
     legal = summary["legal"]
-    certificate = {"legal": legal, "claims": claims, "certified_tokens": 50, "val_tokens": 99}
+    certificate = {"verdict": verdict, "claims": claims, "certified_tokens": 50, "val_tokens": 99, "bpb": 1.25}
     certificate |= {
+        "coded_bytes": 7000,
         "conditions": {"normalised": True, "causal": legal},
         "reasons": [f"{claim['claim']}: {claim['result']}" for claim in claims if not claim["passed"]],
     }
@@ -75,8 +76,9 @@ def test_page_reads_from_the_score_to_its_cost():
         "**1.0000 bits per byte** on 2,000 bytes of validation text (2 documents), with a submission of **1,000"
     )
     assert "25.0% of the budget of 4,000" in headline
-    (verdict,) = [line for line in found.splitlines() if line.startswith("**Legal**")]
-    assert "all 1 claims" in verdict and "50 of 99 tokens" in verdict and "1.2500" in verdict
+    (verdict,) = [line for line in found.splitlines() if line.startswith("**Proved**")]
+    assert "All 1 claims" in verdict and "50 of 99 tokens" in verdict and "in 7,000 bytes, 1.2500 bits per byte" in verdict
+    assert "estimate" not in found
     assert "| normalised | yes |" in found
     assert "| quantized | decoded artifact, same windows | 1.6250 | \N{MINUS SIGN}0.1250 |" in found
     assert (
@@ -91,12 +93,16 @@ def test_page_reads_from_the_score_to_its_cost():
     assert found.endswith("</details>\n") and "<details open>" not in found
 
 
-def test_page_says_why_a_score_is_not_legal():
+def test_page_calls_a_score_that_is_proved_in_part_an_estimate():
+    found = made(SUMMARY | {"legal": None}, [CLAIM], "proved for 50 of 99 tokens")
+    assert found.startswith("# Report\n\n**1.0000 bits per byte** (an estimate) on 2,000 bytes")
+    assert "**Proved in part**: 50 of 99 tokens" in found and "The score of the whole text is an estimate" in found
+
+
+def test_page_says_why_a_score_is_refused():
     failed = CLAIM | {"claim": "score before update", "passed": False, "result": "prequant_ttt learned from 7 tokens first"}
-    found = made(SUMMARY | {"legal": False}, [CLAIM, failed])
-    assert "**Legal**" not in found
-    assert (
-        "**Not legal**. The certificate refuses:\n\n- score before update: prequant_ttt learned from 7 tokens first\n" in found
-    )
+    found = made(SUMMARY | {"legal": False}, [CLAIM, failed], "refused")
+    assert "**Proved" not in found and "**1.0000 bits per byte** (an estimate) on" in found
+    assert "does not back it:\n\n- score before update: prequant_ttt learned from 7 tokens first\n" in found
     assert "- a distribution" not in found and "<details open>" in found and "| causal | **no** |" in found
     assert "| score before update | 50 tokens | **no** |" in found

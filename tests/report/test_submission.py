@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fairway import lock
 from fairway.errors import InputError
 from fairway.params import read_yaml
 from fairway.report import __main__ as command
@@ -19,7 +20,9 @@ from fairway.submission import packing
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"author": "A", "github_id": "a", "name": "tree", "blurb": "New.", "date": "2026-01-02T03:04:05Z", "track": "t"}
 SIZES = {"artifact_bytes": 1000, "headroom_bytes": 9000, "code_bytes": 300, "tokenizer_bytes": 100, "weights_bytes": 580}
-CLAIM = {"claim": "the text comes back", "passed": True, "result": "identical"}
+CLAIM = {"condition": "proof", "claim": "the text comes back", "how": "decoded", "amount": "much", "passed": True}
+LEGAL, TOKENS = {"proved": True, "refused": False}, {"proved": 1000, "refused": 1000}
+HASHED = {"submission": "submission.pyz", "coded": "coded.fwt", "val_documents": "val.txt"}
 PARAMS = {"train": {"seed": 1, "steps": 9, "muon_lr": 1e-05}, "ttt": {"optimizer": "sgd"}, "quant": {"bits": 6}}
 
 
@@ -28,10 +31,12 @@ def put(path: str, content) -> None:
     Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
-    """All files that a submission is made from, in the current folder."""
-    summary = {"val_bpb_float": bpb + 0.5, "val_bpb_ttt": bpb + 0.25, "artifact_bytes": 1000, "code_bytes": 300, "legal": legal}
-    put("reports/summary.json", {"val_bpb": bpb, "val_bpb_ngram": bpb} | summary)
+def put_run(bpb: float, seed: int, verdict: str = "proved", bits: int = 6) -> None:
+    """All files that a submission is made from, in the current folder; of 8,000 bytes of text."""
+    legal = LEGAL.get(verdict)
+    summary = {"val_bpb_float": bpb + 0.5, "val_bpb_ttt": bpb + 0.25, "val_bpb_ngram": bpb, "legal": legal}
+    summary |= {"certified_tokens": TOKENS.get(verdict, 10), "certified_bpb": bpb, "artifact_bytes": 1000, "code_bytes": 300}
+    put("reports/summary.json", {"val_bpb": bpb} | summary)
     put("reports/report/stages.json", {"tokenize": {"val_bytes": 3000, "val_tokens": 1001}, "train": {"train_loss": bpb}})
     put("reports/compress/metrics.json", SIZES)
     put("reports/report/certificate.md", "# Certificate\n")
@@ -40,15 +45,52 @@ def put_run(bpb: float, seed: int, legal: bool = True, bits: int = 6) -> None:
         put(f"fairway/submission/{name}.py", f"# {name}\n")
     with zipfile.ZipFile(Path("artifacts/certify/submission.pyz"), "w") as archive:
         archive.writestr("seed", str(seed))
-    artifact = Path("artifacts/certify/submission.pyz").read_bytes()
-    reasons = [] if legal else ["causal: scores move"]
-    certificate = {"legal": legal, "reasons": reasons, "claims": [CLAIM | {"passed": legal}]}
-    put("artifacts/certify/certificate.json", certificate | {"submission_sha256": hashlib.sha256(artifact).hexdigest()})
+    put("artifacts/certify/val.txt", "x" * 7999 + "\0y" + "z" * (legal is not True))
+    put("artifacts/certify/coded.fwt", "c" * round(1000 * bpb))
+    for stage in ("eval_sliding", "eval_ttt", "eval_ngram"):
+        put(f"artifacts/{stage}/scores.npy", f"{stage} {seed}")
+    put_certificate(bpb, verdict)
     params = PARAMS | {"train": PARAMS["train"] | {"seed": seed}, "quant": {"bits": bits}}
-    deps = [
-        {"path": str(p), "md5": hashlib.md5(p.read_bytes()).hexdigest()} for p in sorted(Path().glob("fairway/submission/*.py"))
-    ]
-    put("dvc.lock", yaml.dump({"stages": {"train": {"params": {"params.yaml": params}, "deps": deps}}}))
+    deps = [{"path": str(p), "md5": md5(p)} for p in sorted(Path().glob("fairway/submission/*.py"))]
+    outs = [{"path": str(p), "md5": md5(p), "size": p.stat().st_size} for p in sorted(Path("artifacts/certify").iterdir())]
+    train = {"params": {"params.yaml": params}, "deps": deps}
+    put("dvc.lock", yaml.dump({"stages": {"train": train, "certify": {"outs": outs}}}))
+    put("dvc.yaml", yaml.dump({"stages": {"certify": {}}}))
+
+
+def put_certificate(bpb: float, verdict: str = "proved") -> None:
+    """The certificate of the files that are there, at both places."""
+    passed = verdict != "refused"
+    content = {
+        "verdict": verdict,
+        "legal": LEGAL.get(verdict),
+        "conditions": {"causal": passed},
+        "reasons": [] if passed else ["the text comes back: scores move"],
+        "claims": [CLAIM | {"passed": passed, "result": "identical" if passed else "scores move"}],
+        "certified_tokens": TOKENS.get(verdict, 10),
+        "val_tokens": 1000,
+        "bpb": bpb,
+        "coded_bytes": round(1000 * bpb),
+        "certified_bytes": 8001,
+        "estimates": {"eval_sliding": bpb + 0.3, "eval_ttt": bpb + 0.25, "eval_ngram": bpb},
+        "scores_sha256": {p.parent.name: sha256(p) for p in Path("artifacts").glob("eval_*/scores.npy")},
+        "dvc_lock_sha256": lock.digest({"certify": {}}, {}, "certify"),
+        **{f"{key}_sha256": sha256(Path("artifacts/certify", name)) for key, name in HASHED.items()},
+    }
+    put("artifacts/certify/certificate.json", content)
+    put("reports/report/certificate.json", content)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def change(path: str, **values) -> None:
+    put(path, json.loads(Path(path).read_text()) | values)
 
 
 def git(*words: str) -> None:
@@ -63,7 +105,7 @@ def repository(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     git("init", "-q")
     put(".gitignore", "/artifacts/\n")
-    for tag, run in (("base", (1.5, 1, True, 7)), ("one", (1.25, 1)), ("two", (1.2, 2))):
+    for tag, run in (("base", (1.5, 1, "proved", 7)), ("one", (1.25, 1)), ("two", (1.2, 2))):
         put_run(*run)
         git("add", "-A")
         git("commit", "-qm", tag)
@@ -102,7 +144,11 @@ def test_readme(repository):
     assert "two against base: no test, base has one seed" in flat
     assert "| float | 1.7250 |" in flat and "| TTT | 1.4750 |" in flat and "| mixture | 1.2250 |" in flat
     assert "| zip directory | 20 |" in flat and "| total | 1,000 |" in flat
-    assert "**Legal**" in flat and "- holds: the text comes back: identical" in flat
+    assert (
+        "**Proved**" in flat
+        and "| 2 | 1.20000 | 2.49535 | 1,000 | proved |" in flat
+        and "- holds: the text comes back: identical" in flat
+    )
     assert "| quant.bits | 6 |" in flat
     assert "- #549: parallel Muon, score-first test-time training\n" in flat and "#1530" not in flat
 
@@ -113,13 +159,89 @@ def test_same_runs_same_bytes_but_for_the_date(repository):
     assert found == submission.files(["one", "two"], [], WORDS | {"date": "a"})
 
 
-def test_a_score_that_is_not_legal_is_refused_unless_asked_for(repository):
-    put_run(1.2, 2, legal=False)
-    with pytest.raises(InputError, match=r"says not legal \(causal: scores move\); --anyway") as error:
+def test_a_score_that_is_refused_is_so_here_unless_asked_for(repository):
+    put_run(1.2, 2, "refused")
+    with pytest.raises(InputError, match=r"refuses the score \(the text comes back: scores move\); --anyway") as error:
         submission.files(["workspace"], [], WORDS)
     assert "\n" not in str(error.value)
-    page = submission.files(["workspace"], [], WORDS, anyway=True)["README.md"].decode()
-    assert "**Not legal**" in page and "- **FAILS**: the text comes back" in page
+    found = submission.files(["workspace"], [], WORDS, anyway=True)
+    page = found["README.md"].decode()
+    assert "**Refused**" in page and "- **FAILS**: the text comes back" in page and "**val_bpb 1.2000** (an estimate)," in page
+    assert json.loads(found["submission.json"])["proved"] is False
+
+
+def test_a_score_that_is_proved_in_part_is_refused_unless_asked_for(repository):
+    put_run(1.2, 2, PART)
+    with pytest.raises(
+        InputError, match=r"two: proved for 10 of 1,000 tokens, so the score is an estimate; set certify.tokens: all"
+    ):
+        git("add", "-A")
+        git("commit", "-qm", "in part")
+        git("tag", "-f", "two")
+        submission.files(["two"], [], WORDS)
+    page = submission.files(["two"], [], WORDS, anyway=True)["README.md"].decode()
+    assert "**val_bpb 1.2000** (an estimate)," in page and f"**{PART.capitalize()}**" in page
+
+
+def test_a_seed_that_is_not_proved_makes_the_mean_an_estimate(repository):
+    put_run(1.3, 3, PART)
+    git("add", "-A")
+    git("commit", "-qm", "three")
+    git("tag", "three")
+    put_run(1.2, 2)
+    with pytest.raises(InputError, match="three: proved for 10 of 1,000 tokens"):
+        submission.files(["two", "three"], [], WORDS)
+    entry = json.loads(submission.files(["two", "three"], [], WORDS, anyway=True)["submission.json"])
+    assert entry["proved"] is False
+
+
+COPY, MADE = "reports/report/certificate.json", "artifacts/certify/certificate.json"
+EDITS = {
+    "the score": (lambda: change("reports/summary.json", val_bpb=0.5), "its reports/summary.json: val_bpb is 0.5, but"),
+    "the verdict": (lambda: change("reports/summary.json", legal=None), "its reports/summary.json: legal is None, but"),
+    "what is proved": (
+        lambda: change("reports/summary.json", certified_tokens=9),
+        "its reports/summary.json: certified_tokens is 9",
+    ),
+    "a sum of scores": (
+        lambda: change("reports/summary.json", val_bpb_ttt=0.5),
+        "its reports/summary.json: val_bpb_ttt is 0.5",
+    ),
+    "a text for a number": (lambda: change("reports/summary.json", val_bpb="0.5"), "its reports/summary.json: val_bpb is 0.5"),
+    "the copy": (lambda: change(COPY, coded_bytes=7), f"its {COPY} is not the certificate that dvc.lock names"),
+    "another certificate": (lambda: put_certificate(1.1), f"its {COPY} is not the certificate that dvc.lock names"),
+    "the original": (lambda: change(MADE, bpb=0.5), f"{MADE}: it differs from {COPY}"),
+    "the coded text": (lambda: put("artifacts/certify/coded.fwt", "c" * 9), "artifacts/certify/coded.fwt: its SHA-256 is not"),
+    "the text": (lambda: put("artifacts/certify/val.txt", "x" * 99999), "artifacts/certify/val.txt: its SHA-256 is not"),
+    "rows": (lambda: put("artifacts/eval_ttt/scores.npy", "rows"), "artifacts/eval_ttt/scores.npy: its SHA-256 is not"),
+    "the pipeline": (lambda: put("dvc.yaml", yaml.dump(OTHER)), f"dvc.lock: {MADE} was made after other stages"),
+}
+OTHER = {"stages": {"train": {"outs": ["artifacts/train"]}, "certify": {"deps": ["artifacts/train"]}}}
+PART = "proved for 10 of 1,000 tokens"
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_run_that_was_edited_afterwards_is_refused_and_named(repository, name):
+    """Also with --anyway: an estimate may be handed in, another number than the run's may not."""
+    edit, sentence = EDITS[name]
+    edit()
+    for anyway in (False, True):
+        with pytest.raises(InputError) as error:
+            submission.files(["workspace"], [], WORDS, anyway)
+        assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_lock_that_was_edited_too_does_not_hide_the_size_of_the_coded_text(repository):
+    put_run(1.2, 2)
+    content = yaml.safe_load(Path("dvc.lock").read_text())
+    change(COPY, coded_bytes=500, bpb=0.5)
+    change(MADE, coded_bytes=500, bpb=0.5)
+    change("reports/summary.json", val_bpb=0.5, certified_bpb=0.5)
+    for out in content["stages"]["certify"]["outs"]:
+        out |= {"md5": md5(Path(COPY)), "size": Path(COPY).stat().st_size} if out["path"] == MADE else {}
+    put("dvc.lock", yaml.dump(content))
+    with pytest.raises(InputError, match=r"coded_bytes is not the size of artifacts/certify/coded.fwt that dvc.lock names"):
+        submission.files(["workspace"], [], WORDS)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +261,7 @@ def test_what_is_not_of_the_run_is_refused(repository):
     with pytest.raises(InputError, match=r"fairway/submission/text.py: edited since the run"):
         submission.files(["two"], [], WORDS)
     put("artifacts/certify/submission.pyz", "another")
-    with pytest.raises(InputError, match="it is not the file that"):
+    with pytest.raises(InputError, match=r"artifacts/certify/submission.pyz: its SHA-256 is not the one in"):
         submission.files(["two"], [], WORDS)
 
 
@@ -152,11 +274,9 @@ def test_what_is_not_of_the_run_is_refused(repository):
         ("reports/train/loss.tsv", "step\tloss\n1\t2.x\n", "two: its reports/train/loss.tsv is no table of step and loss"),
         ("reports/train/loss.tsv", "step\tloss\n1\t\n", "two: its reports/train/loss.tsv is no table of step and loss"),
         ("reports/report/stages.json", "[]", "two: its reports/report/stages.json"),
-        (
-            "artifacts/certify/certificate.json",
-            "[1]",
-            "workspace: its artifacts/certify/certificate.json has no key",
-        ),
+        ("artifacts/certify/certificate.json", "[1]", "artifacts/certify/certificate.json: it differs from reports/report"),
+        ("reports/report/certificate.json", "[1]", "two: its reports/report/certificate.json lacks verdict, legal, bpb"),
+        ("reports/report/certificate.json", "{", "two: its reports/report/certificate.json is not valid JSON"),
         ("reports/compress/metrics.json", "{", "workspace: its reports/compress/metrics.json is not valid JSON"),
     ],
 )

@@ -167,13 +167,15 @@ METRICS = {
     "eval_ngram": {"val_bpb_ngram": 1.0},
     "compress": {"artifact_bytes": 100, "headroom_bytes": 900, "code_bytes": 20, "tokenizer_bytes": 10, "bits_per_weight": 3.5},
     "train": {"parameters": 160, "train_tokens": 5000, "train_loss": 2.0},
-    "certify": {"legal": True, "certified_tokens": 50, "certified_bpb": 1.01, "coded_minus_scored_percent": 0.0},
+    "certify": {},
 }
+CERTIFICATE = {"verdict": "proved", "legal": True, "certified_tokens": 50, "bpb": 1.01}
+CERTIFICATE["estimates"] = {"eval_sliding": 1.25, "eval_ttt": 1.125, "eval_ngram": 1.0}
 
 
 def test_summary_has_its_keys_in_their_order():
-    assert list(tables.summary(METRICS).items()) == [
-        ("val_bpb", 1.0),
+    assert list(tables.summary(METRICS, CERTIFICATE).items()) == [
+        ("val_bpb", 1.01),
         ("val_bpb_float", 1.5),
         ("val_bpb_quant", 1.625),
         ("val_bpb_sliding", 1.25),
@@ -193,6 +195,12 @@ def test_summary_has_its_keys_in_their_order():
     ]
 
 
+@pytest.mark.parametrize(("verdict", "legal"), [("proved for 50 of 99 tokens", None), ("refused", False)])
+def test_the_score_of_what_is_not_all_coded_is_the_sum_of_scores(verdict, legal):
+    found = tables.summary(METRICS, CERTIFICATE | {"verdict": verdict, "legal": legal})
+    assert (found["val_bpb"], found["legal"], found["certified_bpb"]) == (1.0, legal, 1.01)
+
+
 def test_ladder_gains_are_what_each_step_saves():
     frame = tables.ladder(METRICS)
     assert frame["stage"].tolist() == ["float", "quantized", "streaming", "TTT", "cache", "mixture"]
@@ -206,7 +214,7 @@ def test_without_a_cache_there_is_no_step_of_it():
     frame = tables.ladder(metrics)
     assert frame["stage"].tolist() == ["float", "quantized", "streaming", "TTT", "mixture"]
     assert frame["gain"].iloc[-1] == 0.125
-    assert tables.summary(metrics).keys() == tables.summary(METRICS).keys() - {"val_bpb_cache"}
+    assert tables.summary(metrics, CERTIFICATE).keys() == tables.summary(METRICS, CERTIFICATE).keys() - {"val_bpb_cache"}
 
 
 def test_parts_of_the_artifact_add_up():

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import re
@@ -16,8 +17,8 @@ from stages import report
 SCORED = [("eval_sliding", "val_bpb_sliding"), ("eval_ttt", "val_bpb_ttt"), ("eval_ngram", "val_bpb_ngram")]
 CLAIM = {"claim": "the text comes back", "how": "decoded", "amount": "9 bytes", "passed": True, "result": "identical"}
 CLAIM["condition"] = "proof"
-CERTIFICATE = {"legal": True, "conditions": {"causal": True}, "reasons": [], "certified_tokens": 90, "val_tokens": 2000}
-CERTIFICATE["claims"] = [CLAIM]
+TEXT, CODED, PYZ = b"four docu\0ments " * 500, b"coded" * 99, b"a submission"
+CERTIFICATE = "artifacts/certify/certificate.json"
 MATRICES = "name\trole\trows\tcolumns\trelative_error\testimated_loss\tentropy\na\tmatrix\t99\t10\t0.1\t0.001\t4.2\n"
 
 
@@ -69,7 +70,8 @@ def workplace(tmp_path, monkeypatch, scores):
         "weights_bytes": 550,
         "bits_per_weight": 4.4,
     }
-    metrics["certify"] = {"legal": True, "certified_tokens": 90, "certified_bpb": 1.2}
+    bpb = round(8 * len(CODED) / (len(TEXT) - 500), 6)
+    metrics["certify"] = {"legal": True, "certified_tokens": 2000, "certified_bpb": bpb}
     for stage in report.STAGES:
         put(f"reports/{stage}/metrics.json", metrics[stage])
         put(f"reports/{stage}/timing.json", {"seconds": 1.5})
@@ -81,15 +83,70 @@ def workplace(tmp_path, monkeypatch, scores):
         "role\tname\tweights\tbytes\nmatrix\ta\t990\t500\nsmall\tb\t10\t40\ncontainer\theader\t0\t10\n",
     )
     put("reports/train/loss.tsv", "step\tloss\n10\t6.5\n20\t3.25\n")
-    put("artifacts/certify/certificate.json", CERTIFICATE)
+    for name, content in (("submission.pyz", PYZ), ("coded.fwt", CODED), ("val.txt", TEXT)):
+        Path("artifacts/certify").mkdir(exist_ok=True)
+        Path("artifacts/certify", name).write_bytes(content)
+    put(CERTIFICATE, certificate_of(metrics))
     put("artifacts/certify/certificate.md", "# Certificate\n")
     return metrics
+
+
+def certificate_of(metrics: dict) -> dict:
+    found = {
+        "verdict": "proved",
+        "legal": True,
+        "conditions": {"causal": True},
+        "reasons": [],
+        "certified_tokens": 2000,
+        "val_tokens": 2000,
+        "bpb": metrics["certify"]["certified_bpb"],
+        "coded_bytes": len(CODED),
+        "certified_bytes": len(TEXT),
+        "claims": [CLAIM],
+        "estimates": {stage: metrics[stage][key] for stage, key in SCORED},
+        "scores_sha256": {stage: sha256(Path(f"artifacts/{stage}/scores.npy").read_bytes()) for stage, _ in SCORED},
+    }
+    hashed = {"submission": PYZ, "coded": CODED, "val_documents": TEXT}
+    return found | {f"{name}_sha256": sha256(content) for name, content in hashed.items()}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def in_part() -> dict:
+    """What the certificate of a part of the text says otherwise."""
+    bpb = round(8 * len(CODED) / len(TEXT[:1000].replace(b"\0", b"")), 6)
+    part = {"verdict": "proved for 300 of 2,000 tokens", "legal": None, "certified_tokens": 300, "certified_bytes": 1000}
+    change(CERTIFICATE, **part, bpb=bpb)
+    change("reports/certify/metrics.json", legal=None, certified_tokens=300, certified_bpb=bpb)
+    return part | {"bpb": bpb}
+
+
+def test_the_score_of_record_is_the_size_of_the_coded_text(workplace, capsys):
+    report.main()
+    summary = json.loads(Path("reports/summary.json").read_text())
+    assert summary["val_bpb"] == summary["certified_bpb"] == round(8 * 495 / 7000, 6) and summary["legal"] is True
+    assert "report: 0.5657 bpb, 700 bytes, proved: see" in capsys.readouterr().out
+    assert Path("reports/report/certificate.json").read_bytes() == Path(CERTIFICATE).read_bytes()
+    assert "estimate" not in Path("reports/summary.md").read_text()
+
+
+def test_a_score_that_is_not_all_coded_is_called_an_estimate_wherever_it_is_shown(workplace, capsys):
+    part = in_part()
+    report.main()
+    summary = json.loads(Path("reports/summary.json").read_text())
+    assert summary["val_bpb"] == summary["val_bpb_ngram"] and summary["legal"] is None
+    assert summary["certified_bpb"] == part["bpb"] and summary["certified_tokens"] == 300
+    assert "bpb (an estimate), 700 bytes, proved for 300 of 2,000 tokens: see" in capsys.readouterr().out
+    assert "bits per byte** (an estimate) on" in Path("reports/summary.md").read_text()
+    assert "<small>bits per byte (an estimate)</small>" in Path("reports/index.html").read_text()
 
 
 def test_totals_of_every_table_are_the_headline(workplace):
     report.main()
     summary = json.loads(Path("reports/summary.json").read_text())
-    assert summary["val_bpb"] == summary["val_bpb_ngram"] == workplace["eval_ngram"]["val_bpb_ngram"]
+    assert summary["val_bpb_ngram"] == workplace["eval_ngram"]["val_bpb_ngram"]
     position = pd.read_csv("reports/report/position.tsv", sep="\t")
     documents = pd.read_csv("reports/report/documents.tsv", sep="\t")
     assert len(position) == 50 and len(documents) == 4
@@ -110,7 +167,7 @@ def test_totals_of_every_table_are_the_headline(workplace):
     assert list(parts) == ["part", "bytes"]
     ladder = Path("reports/report/ladder.tsv").read_text().splitlines()
     assert ladder[:3] == ["stage\tbpb", "float\t1.4", "quantized\t1.5"]
-    assert ladder[-1] == f"mixture\t{summary['val_bpb']:.9g}"
+    assert ladder[-1] == f"mixture\t{summary['val_bpb_ngram']:.9g}"
     assert "val_bpb_cache" not in summary
 
 
@@ -145,7 +202,7 @@ def test_the_html_page_links_tables_that_are_there(workplace):
     content = Path("reports/index.html").read_text()
     links = re.findall('href="([^"]+)"', content)
     assert all((Path("reports") / link).is_file() for link in links if link != "data:,") and len(links) > 9
-    assert f"{workplace['eval_ngram']['val_bpb_ngram']:.4f} <small>bits per byte" in content
+    assert "0.5657 <small>bits per byte</small>" in content
 
 
 def test_same_input_same_bytes(workplace):
@@ -159,6 +216,7 @@ def test_same_input_same_bytes(workplace):
         "index.html",
         "bytes.svg",
         "bytes.tsv",
+        "certificate.json",
         "certificate.md",
         "documents.svg",
         "documents.tsv",
@@ -249,7 +307,7 @@ DAMAGES = {
         "artifacts/tokenize/tokenizer.model: the tokenizer model .* is not a SentencePiece model",
     ),
     "claim without result": (
-        lambda: put("artifacts/certify/certificate.json", CERTIFICATE | {"claims": [CLAIM, {"claim": "x"}]}),
+        lambda: change(CERTIFICATE, claims=[CLAIM, {"claim": "x"}]),
         "artifacts/certify/certificate.json: claim 2 lacks condition, how, amount, passed, result",
     ),
     "loss empty": (lambda: put("reports/train/loss.tsv", ""), "reports/train/loss.tsv: not a table"),
@@ -263,6 +321,71 @@ DAMAGES = {
         "reports/compress/roles.tsv: adds up to 550 bytes, but .* weights_bytes 551",
     ),
 }
+
+
+def write(name: str, content: bytes):
+    return lambda: Path("artifacts/certify", name).write_bytes(content)
+
+
+def edit_scores():
+    rows = np.load("artifacts/eval_ngram/scores.npy")
+    rows["entropy"][5] += 1  # adds up to the same score
+    np.save("artifacts/eval_ngram/scores.npy", rows)
+
+
+def forge(**values):
+    return lambda: change(CERTIFICATE, **values)
+
+
+HASH = ": its SHA-256 is not the one in artifacts/certify/certificate.json"
+FAILED = CLAIM | {"passed": False, "result": "no"}
+FORGERIES = {
+    "another artifact": (write("submission.pyz", b"another"), f"artifacts/certify/submission.pyz{HASH}"),
+    "a shorter coded text": (write("coded.fwt", CODED[:-1]), f"artifacts/certify/coded.fwt{HASH}"),
+    "a longer text": (write("val.txt", TEXT * 2), f"artifacts/certify/val.txt{HASH}"),
+    "no coded text": (lambda: Path("artifacts/certify/coded.fwt").unlink(), "artifacts/certify/coded.fwt: missing"),
+    "edited rows": (edit_scores, f"artifacts/eval_ngram/scores.npy{HASH}"),
+    "a smaller score": (forge(bpb=0.5), f"{CERTIFICATE}: bpb is 0.5, but .* make it 0.565714"),
+    "a smaller size": (forge(coded_bytes=7), f"{CERTIFICATE}: coded_bytes is 7, but .* make it 495"),
+    "a part for the whole": (forge(certified_bytes=999), f"{CERTIFICATE}: bpb is"),
+    "tokens that were not coded": (
+        forge(certified_tokens=1999),
+        f"{CERTIFICATE}: verdict is 'proved', but .* make it 'proved for",
+    ),
+    "a claim that fails": (forge(claims=[CLAIM, FAILED]), f"{CERTIFICATE}: verdict is 'proved', but .* make it 'refused'"),
+    "legal all the same": (
+        forge(claims=[FAILED], verdict="refused", reasons=["the text comes back: no"]),
+        f"{CERTIFICATE}: legal is True, but .* make it False",
+    ),
+    "a reason left out": (forge(claims=[FAILED], verdict="refused", legal=False), f"{CERTIFICATE}: reasons is"),
+    "a verdict of its own": (forge(verdict="proved beyond doubt"), f"{CERTIFICATE}: verdict is 'proved beyond doubt'"),
+    "a truth value for a number": (forge(bpb=True), f"{CERTIFICATE}: 'bpb' is True, which `certify` never writes"),
+    "no number": (forge(bpb=math.nan), f"{CERTIFICATE}: bpb is nan"),
+    "no hash of scores": (forge(scores_sha256={}), f"{CERTIFICATE}: scores_sha256 lacks eval_sliding, eval_ttt, eval_ngram"),
+    "no hash": (lambda: drop_key(CERTIFICATE, "coded_sha256"), f"{CERTIFICATE} lacks coded_sha256"),
+    "an estimate of its own": (
+        forge(estimates={"eval_sliding": 1.0, "eval_ttt": 1.0, "eval_ngram": 1.0}),
+        "reports/eval_sliding/metrics.json: val_bpb_sliding is",
+    ),
+    "other metrics": (
+        lambda: change("reports/certify/metrics.json", certified_bpb=0.5),
+        f"reports/certify/metrics.json: certified_bpb is 0.5, but {CERTIFICATE} makes it 0.565714",
+    ),
+    "other metrics of the verdict": (
+        lambda: change("reports/certify/metrics.json", legal=None),
+        f"reports/certify/metrics.json: legal is None, but {CERTIFICATE} makes it True",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_what_does_not_follow_from_the_certificate_is_refused(workplace, name):
+    forgery, sentence = FORGERIES[name]
+    forgery()
+    with pytest.raises(InputError, match=sentence) as error:
+        report.main()
+    assert "dvc repro" in str(error.value) and "\n" not in str(error.value)
+    assert not Path("reports/summary.json").exists()
 
 
 @pytest.mark.parametrize("name", DAMAGES)
