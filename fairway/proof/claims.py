@@ -98,10 +98,10 @@ def coded_bits(coded: Coded | str, tokens: int, nats: np.ndarray, depth: int, wh
     ]
     if wrong:
         result += f"; {wrong[0]}" + (f", and {len(wrong) - 1:,} others are as far off" if wrong[1:] else "")
-    elif not whole and coded.payload_bytes < LEAST_BYTES:
-        wrong = [f"{coded.payload_bytes:,} bytes of code words are too few to compare, expected {LEAST_BYTES:,}"]
-        result = f"{wrong[0]}: raise certify.tokens"
-    return Claim(SINGLE_PASS, claim, how, amount, not wrong, result)
+    few = not whole and coded.payload_bytes < LEAST_BYTES
+    if few:
+        result += f"; {coded.payload_bytes:,} bytes of code words are too few, expected {LEAST_BYTES:,}: raise certify.tokens"
+    return Claim(SINGLE_PASS, claim, how, amount, not wrong and not few, result)
 
 
 def close(size: int, bits: float, decisions: int) -> bool:
