@@ -24,7 +24,7 @@ from fairway.errors import InputError
 from fairway.markdown import one_line
 from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, read_yaml
-from fairway.proof import artifact, certificate, checks, claims, clocks, ledgers, round_trip, rules, untrusted
+from fairway.proof import artifact, certificate, checks, claims, clocks, fence, ledgers, round_trip, rules, untrusted
 from fairway.proof.checks import Data
 from fairway.proof.claims import Claim
 from fairway.proof.coded import Coded
@@ -112,7 +112,8 @@ def prove(submission: bytes, opened: artifact.Artifact, settings: Settings, data
     prefix, text = cut(data.stream, data.tokenizer, config.wanted(len(data.stream) - 1))
     targets, whole = len(prefix) - 1, len(prefix) == len(data.stream)
     with ThreadPoolExecutor(1) as pool, one_thread() as usual:
-        pending = pool.submit(round_trip.run, submission, text)
+        limits = fence.LIMITS._replace(seconds=config.coding_seconds)
+        pending = pool.submit(round_trip.run, submission, text, limits)
         start = time.monotonic()
         checked = checks.scoring_claims(opened.model, settings, data, config)
         seconds = {"causality_seconds": round(time.monotonic() - start, 2)}

@@ -114,10 +114,10 @@ def remember_round_trips(desk: Path) -> None:
 
 
 def remembered(function: Callable, desk: Path) -> Callable:
-    """The same function of some bytes, which looks into files on the desk first."""
+    """The same function, which looks into files on the desk first."""
 
-    def look(*arguments: bytes):
-        path = desk / hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in arguments)).hexdigest()
+    def look(*arguments: object):
+        path = desk / hashlib.sha256(repr(arguments).encode()).hexdigest()
         if not path.exists():
             path.write_bytes(pickle.dumps(function(*arguments)))
         return pickle.loads(path.read_bytes())

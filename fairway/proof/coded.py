@@ -15,7 +15,7 @@ from fairway.errors import InputError
 
 HEADER, CHECKSUM, BLOCK, CHECK = (struct.Struct(form) for form in ("<4sB8sI8s", "<I", "<HBI", "<H"))
 MAGIC, VERSION = b"FWYT", 4
-BLOCK_TOKENS = 65_536
+BLOCK_TOKENS = 16_384
 
 
 class Coded(NamedTuple):

@@ -1,33 +1,43 @@
-"""The round trip: the submission compresses a text and decompresses it, each in a fresh process in the fence of fence.py.
+"""The round trip: the submission compresses a text while another process of it decompresses what has come so far.
 
-The decoder's folder holds the submission and the compressed text only; it has neither the text nor anything that the encoder
-left behind. A submission that fails raises nothing here: the failure is what the certificate reports.
+Both run in the fence of fence.py, side by side. The decoder's folder holds the submission only; it gets the compressed text
+through its standard input, in pieces of one size, and has neither the text nor anything that the encoder left behind. What it
+could learn otherwise is the time at which a piece comes. A submission that fails, hangs or never stops writing raises nothing
+here: the failure is what the certificate reports.
 """
 
+import contextlib
 import math
+import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Timer
 from typing import NamedTuple
 
 from fairway.markdown import one_line
 from fairway.proof import fence, untrusted
-from fairway.proof.fence import LIMITS, Limits
+from fairway.proof.fence import LIMITS, Limits, Process
 
-MOST_PRINTED, LINE = 16 << 20, 1 << 16  # bytes of each stream, and of a line
 COMMANDS = ("compress", "decompress")
+PIECE = 512  # bytes that the decoder gets at once: about 1,200 tokens
+MOST_CODED, SPARE = 8, 1 << 20  # bytes of compressed text: so many times the text's, and so many more
+MOST_PRINTED, LINE = 16 << 20, 2000  # bytes of standard error; characters of a line that are kept
+GRACE = 60.0  # seconds that a decoder has to end in after its encoder has failed
+PAUSE = 15.0  # seconds between two lines of a process that are passed on
 
 
 class Run(NamedTuple):
     """One process."""
 
-    output: bytes | None  # the file it was asked to write
-    report: dict  # the JSON object that it printed
+    output: bytes | None  # what it wrote to standard output; None if it failed
+    report: dict  # the JSON object that it printed last
     sandbox_report: dict | None  # what the fence reports; None if the process ended before it ran
     failure: str  # why it failed, "" if it did not
-    seconds: float
+    seconds: float  # from its start to its end
 
     def number(self, name: str) -> float:
         """A finite number of the report; NaN if the report has none of that name."""
@@ -36,7 +46,7 @@ class Run(NamedTuple):
 
 
 class RoundTrip(NamedTuple):
-    """Both directions. If compress fails, decompress never runs: it has no output and the same failure."""
+    """Both directions. If compress fails, decompress gets part of a file."""
 
     compress: Run
     decompress: Run
@@ -46,53 +56,97 @@ class RoundTrip(NamedTuple):
         return self.compress.failure or self.decompress.failure
 
 
-def run(submission: bytes, text: bytes) -> RoundTrip:
-    compress = run_in_sandbox(submission, "compress", text)
-    if compress.failure:
-        return RoundTrip(compress, Run(None, {}, None, compress.failure, 0.0))
-    return RoundTrip(compress, run_in_sandbox(submission, "decompress", compress.output))
-
-
-def run_in_sandbox(submission: bytes, command: str, given: bytes, limits: Limits = LIMITS) -> Run:
-    """Run `submission.pyz command given made` in a folder of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "given").write_bytes(given)
-        begin = time.monotonic()
-        with fence.start(submission, [command, "given", fence.MADE], Path(name), limits) as process:
-            printed, last = read_streams(process)
-            status, seconds = process.wait(), time.monotonic() - begin
-            output, sandbox_report, report = process.made(), process.report(), read_object(printed)
-    failure = f"{command} failed with status {status}: {last}" if status else ""
-    if not failure and (output is None or not report):
-        failure = f"{command} exited with status 0 but wrote no {'report' if output is not None else 'file'}"
-    return Run(output, report, sandbox_report, failure, seconds)
-
-
-def read_streams(process: fence.Process) -> tuple[str, str]:
-    """Standard output, and the last line of standard error, which is also passed on line by line.
-
-    A process that prints more than MOST_PRINTED bytes on either is ended.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        printed = pool.submit(fence.read, process.stdout, MOST_PRINTED, process.kill)
-        last, left = "no message on standard error", MOST_PRINTED
-        while line := process.stderr.readline(LINE):
-            left -= len(line)
-            if left < 0:
-                process.kill()
-                break
-            text = line.decode("utf-8", "replace")
-            print(one_line(text), file=sys.stderr, flush=True)
-            last = one_line(text.strip()) or last
-        return printed.result().decode("utf-8", "replace"), last
-
-
 def never(problem: str) -> RoundTrip:
     """Of a submission that is not even started."""
     ended = Run(None, {}, None, problem, 0.0)
     return RoundTrip(ended, ended)
 
 
-def read_object(text: str) -> dict:
-    """The last line parsed as a JSON object; {} if it is none."""
-    return untrusted.parsed(text.strip().splitlines()[-1]) if text.strip() else {}
+def run(submission: bytes, text: bytes, limits: Limits = LIMITS) -> RoundTrip:
+    """Code the text and decode it, with each process held to the limits."""
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(4))  # entered first: on an error the processes end before it is left
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in COMMANDS]
+        (folders[0] / "given").write_bytes(text)
+        encoder = stack.enter_context(fence.start(submission, ["compress", "given", "-"], folders[0], limits))
+        arguments = ["decompress", "-", "-"]
+        decoder = stack.enter_context(fence.start(submission, arguments, folders[1], limits, subprocess.PIPE))
+        coded: SimpleQueue[bytes] = SimpleQueue()
+        pool.submit(feed, decoder, coded)
+        decoding = pool.submit(watched, "decompress", decoder, len(text), SimpleQueue(), pool)
+        compress = watched("compress", encoder, MOST_CODED * len(text) + SPARE, coded, pool)
+        impatient = Timer(GRACE, decoder.kill)
+        if compress.failure:
+            impatient.start()
+        decompress = decoding.result()
+        impatient.cancel()
+    return RoundTrip(compress, decompress)
+
+
+def watched(name: str, process: Process, most: int, pieces: SimpleQueue, pool: ThreadPoolExecutor) -> Run:
+    """Follow a process to its end. `pieces` gets its output as it comes, and b"" at the end."""
+    begin = time.monotonic()
+    messages: Future[list[str]] = pool.submit(follow, name, process)
+    output = taken(process, most, pieces)
+    lines = messages.result()
+    status, seconds = process.wait(), time.monotonic() - begin
+    reports = [found for line in lines if (found := untrusted.parsed(line))]
+    problem = next((one_line(line) for line in reversed(lines) if line.strip()), "no message on standard error")
+    failure = f"{name} failed with status {status}: {problem}" if status else ""
+    if output is None:
+        failure = f"{name} wrote more than {most:,} bytes"
+    elif not failure and not (output and reports):
+        failure = f"{name} exited with status 0 but wrote no {'report' if output else 'file'}"
+    return Run(None if failure else output, reports[-1] if reports else {}, process.report(), failure, seconds)
+
+
+def taken(process: Process, most: int, pieces: SimpleQueue) -> bytes | None:
+    """The standard output of a process, which is ended if it is longer than `most` bytes: None."""
+    content = bytearray()
+    try:
+        while piece := process.stdout.read(1 << 16):
+            content += piece
+            pieces.put(piece)
+            if len(content) > most:
+                process.kill()
+                break
+    finally:
+        pieces.put(b"")
+    return bytes(content) if len(content) <= most else None
+
+
+def feed(process: Process, pieces: SimpleQueue) -> None:
+    """Write what comes to the standard input of a process, PIECE bytes at a time however it came."""
+    waiting, more = b"", True
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        while more:
+            more = pieces.get()
+            waiting += more
+            ready = len(waiting) // PIECE * PIECE if more else len(waiting)
+            for start in range(0, ready, PIECE):
+                process.stdin.write(waiting[start : min(start + PIECE, ready)])
+            waiting = waiting[ready:]
+
+
+def follow(name: str, process: Process) -> list[str]:
+    """The last lines of standard error. Some are passed on as they come, the last one never: it may be the report.
+
+    A process that writes more than MOST_PRINTED bytes is ended.
+    """
+    lines, left, shown = [b""], MOST_PRINTED, -math.inf
+    while (piece := process.stderr.read(1 << 16)) and left > 0:
+        left -= len(piece)
+        first, *others = piece.split(b"\n")
+        lines = [*lines[:-1], lines[-1] + first[:LINE], *others]
+        if others and len(lines) > 2 and time.monotonic() >= shown + PAUSE:
+            shown = time.monotonic()
+            print(f"{name}: {one_line(decoded(lines[-3]))}", file=sys.stderr, flush=True)
+        lines = [line[:LINE] for line in lines[-9:]]
+    if left <= 0:
+        process.kill()
+        lines.append(f"it wrote more than {MOST_PRINTED:,} bytes to standard error".encode())
+    return list(map(decoded, lines))
+
+
+def decoded(line: bytes) -> str:
+    return line.decode("utf-8", "replace")

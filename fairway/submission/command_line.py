@@ -5,6 +5,7 @@ Files are streamed: memory holds the tokens of one block and the predictor's sta
 """
 
 import contextlib
+import copy
 import functools
 import hashlib
 import io
@@ -64,6 +65,11 @@ class Submission:
 
     def predictor(self, targets: int) -> Predictor:
         return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)
+
+    def compile(self) -> None:
+        """Compile what decoding needs, by decoding two tokens of nothing with a copy of the network."""
+        copied = Predictor(copy.deepcopy(self.model), self.settings, word_starts(self.tokenizer.pieces), 2)
+        text.decode(copied, bytes(16), 2)
 
     def tokens(self, file: BinaryIO) -> Iterator[np.ndarray]:
         """The tokens of a file from its start, in pieces; the first BOS is implied."""
@@ -165,6 +171,8 @@ def compress(submission: Submission, progress: Progress, name: str, out: str) ->
 
 def decompress(submission: Submission, progress: Progress, name: str, out: str, anyway: bool = False) -> None:
     with opened(name) as file, created(out, name, sys.argv[0]) as target:
+        if name == "-":
+            submission.compile()  # while the file is still on its way
         header = text.read_header(file, name)
         text.check_maker(header, submission.digest, name, anyway)
         progress.total, size, blocks = header.tokens, 0, 0

@@ -29,7 +29,7 @@ from fairway.score.predictor import Predictor
 
 MAGIC = b"FWYT"
 VERSION = 4
-BLOCK = 1 << 16  # tokens, a multiple of SAMPLED; at most 2^20, as a length has three bytes
+BLOCK = 1 << 14  # tokens, a multiple of SAMPLED; a block costs 11 bytes, and a decoder beside the encoder is one block behind
 SAMPLED = 16  # the whole distribution is summed before every 16th token
 RAREST = 2.0**-24  # least probability of a decision: frequencies have 24 bits, and each side gets at least one
 PAYLOAD_LIMIT = 64  # bytes per token: 16 decisions of 24 bits take 48, the coder's last words 8

@@ -9,7 +9,9 @@ from fairway.submission.packing import SETTINGS_BYTES
 PROGRAM = """
 import binascii, hashlib, json, struct, sys, time, zlib
 command, given, made = sys.argv[1:]
-content = open(given, "rb").read()
+source = sys.stdin.buffer if given == "-" else open(given, "rb")
+target = sys.stdout.buffer if made == "-" else open(made, "wb")
+content = source.read() if READS else b""
 NAME = b"arithmetic of a stand-in"  # on bytes as tokens
 def compress(text):
     payload, count = zlib.compress(text), len(text)
@@ -24,20 +26,23 @@ def decompress(coded):
     return zlib.decompressobj().decompress(coded[29 + 9 :])
 #CHEAT
 result = (compress if command == "compress" else decompress)(content)
-open(made, "wb").write(result)
+target.write(result)
+target.flush()
 text = content if command == "compress" else result
 report = {"bytes": len(text), "tokens": len(text), "blocks": 1, "start_seconds": 0.5, "seconds": 2.0}
 if command == "compress":
     report |= {"worst_sum": 1.0, "normalised_positions": -(-len(text) // 16)}
-print(json.dumps(report))
+print(json.dumps(report), file=sys.stderr if made == "-" else sys.stdout)
 """
 
 
-def submission(cheat: str = "", members: dict[str, bytes] | None = None) -> bytes:
-    """A zip application with empty settings at its end; `cheat` is code that runs before it does its work."""
+def submission(cheat: str = "", members: dict[str, bytes] | None = None, stdin: bool = True) -> bytes:
+    """A zip application with empty settings at its end; `cheat` is code that runs before it does its work, and after it has
+    read its input, unless not `stdin`: what comes through standard input is then left to the cheat."""
     stream = io.BytesIO()
+    reads = "True" if stdin else 'given != "-"'
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("__main__.py", PROGRAM.replace("#CHEAT", cheat))
+        archive.writestr("__main__.py", PROGRAM.replace("#CHEAT", cheat).replace("READS", reads))
         for name, content in ({"code": b"", "model.fwy": b""} | (members or {})).items():
             archive.writestr(name, content)
         archive.writestr("settings.json", json.dumps({}).ljust(SETTINGS_BYTES))

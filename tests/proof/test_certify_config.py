@@ -10,6 +10,7 @@ PLAIN = {
     "tokens": 10_000,
     "causality_tokens": 4000,
     "causality_checks": 2,
+    "coding_seconds": 7200,
     "val_documents": 0,
     "train_seconds": 1800,
     "eval_seconds": 900,

@@ -10,7 +10,7 @@ import pytest
 from fairway.errors import InputError
 from fairway.proof.coded import Coded, measure
 
-FULL = 65_536
+FULL = 16_384
 SUBMISSION, NAME = b"a submission", "this one"
 TOKENS = np.arange(FULL + 40, dtype=np.uint16)
 

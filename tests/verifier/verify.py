@@ -23,7 +23,7 @@ import numpy as np
 STAGES = {"eval_sliding": "val_bpb_sliding", "eval_ttt": "val_bpb_ttt", "eval_ngram": "val_bpb_ngram"}  # → key in the summary
 ROUNDING = 5e-6  # bits per byte; the summary has six places
 CODED_TOLERANCE, BITS_TO_SPARE = 1e-3, 64  # of the scored bits; and what a range coder may lose at the end of a block
-MAGIC, VERSION, BLOCK_TOKENS = b"FWYT", 4, 65_536
+MAGIC, VERSION, BLOCK_TOKENS = b"FWYT", 4, 16_384
 HEADER = "<4sB8sI8sI"
 
 
@@ -88,7 +88,7 @@ def check_coded(content: bytes, submission: str, arithmetic: str, rows: np.ndarr
     """Returns how many tokens the file codes. All little-endian.
 
     Header: magic, version, artifact, tokens, arithmetic (each the first 8 bytes of a SHA-256), CRC-32 of all that.
-    A block of 65,536 tokens, the last one shorter: words of payload in three bytes, CRC-32 of the tokens as uint16, CRC-16
+    A block of 16,384 tokens, the last one shorter: words of payload in three bytes, CRC-32 of the tokens as uint16, CRC-16
     (CCITT) of these seven bytes and the payload, the payload.
     """
     magic, version, artifact, tokens, coder, header_crc = struct.unpack_from(HEADER, content)
