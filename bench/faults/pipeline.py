@@ -29,7 +29,7 @@ CODE = ("fairway", "stages", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yam
 RESULTS = ("artifacts", "reports")
 PARAMS = TINY | {
     "train": TINY["train"] | {"steps": 1000, "tokens_per_step": 128, "checkpoint_seconds": 0.1},
-    "certify": TINY["certify"] | {"tokens": 40, "causality_tokens": 200, "causality_checks": 2},
+    "certify": TINY["certify"] | {"tokens": "all", "causality_tokens": 200, "causality_checks": 2},
 }
 # What differs between two undisturbed runs, and why. Of these files everything but numbers, padding and drawings is compared.
 TIMED = {
