@@ -33,9 +33,6 @@ def main() -> None:
     metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
     certificate = read_json(Path(record.CERTIFICATE), [])
     record.check(certificate)
-    record.compare(certificate, Path())
-    for stage in ("certify", *record.SCORED):
-        record.check_numbers(metrics[stage], certificate, f"{REPORTS / stage / 'metrics.json'}")
     certificate_page = read_page(ARTIFACTS / "certify/certificate.md")
     roles = read_tsv(REPORTS / "compress/roles.tsv", ["role", "name"], ["weights", "bytes"])
     check_bytes(roles, metrics["compress"])
@@ -43,6 +40,9 @@ def main() -> None:
     matrices = read_tsv(REPORTS / "quant/matrices.tsv", ["name", "role"], MATRIX_NUMBERS)
     timing = {stage: read_timing(stage) for stage in STAGES}
     scores = read_scores(metrics)
+    record.compare(certificate, Path())
+    for stage in ("certify", *record.SCORED):
+        record.check_numbers(metrics[stage], certificate, f"{REPORTS / stage / 'metrics.json'}")
     pieces = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model").pieces
 
     summary = tables.summary(metrics, certificate)

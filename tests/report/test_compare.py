@@ -87,7 +87,7 @@ def test_every_kind_of_name_finds_its_run(repository):
 def test_metrics_and_params_side_by_side(repository):
     text = compare.page([revisions.read(name) for name in ("one", "three", "workspace")])
     found = rows(text)
-    assert list(found)[:5] == ["metric", ":" + "-" * 15, "val_bpb", "val_bpb_ttt", "artifact_bytes"]
+    assert list(found)[:5] == ["metric", ":" + "-" * 17, "val_bpb", "val_bpb_ttt", "artifact_bytes"]
     assert found["metric"] == ["one", "three", "workspace"]
     assert found["val_bpb"] == ["1.2500", f"1.0000 ({MINUS}0.2500)", f"0.7500 ({MINUS}0.5000)"]
     assert found["artifact_bytes"] == ["6,000", f"5,000 ({MINUS}1,000)", f"5,000 ({MINUS}1,000)"]

@@ -146,7 +146,7 @@ def test_readme(repository):
     assert "| zip directory | 20 |" in flat and "| total | 1,000 |" in flat
     assert (
         "**Proved**" in flat
-        and "| 2 | 1.20000 | 2.49535 | 1,000 | proved |" in flat
+        and "| 2 | 1.20000 | 2.49533 | 1,000 | proved |" in flat
         and "- holds: the text comes back: identical" in flat
     )
     assert "| quant.bits | 6 |" in flat
