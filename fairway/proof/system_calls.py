@@ -16,7 +16,7 @@ NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; ar
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 X32 = 0x40000000  # from here on x86_64 has the calls of another ABI
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH
-REFUSED, UNKNOWN = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
+REFUSED, UNKNOWN, GRANTED = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS, ERRNO  # granted: 0, without doing anything
 
 FORBIDDEN = {
     # processes and programs
@@ -48,8 +48,7 @@ FORBIDDEN = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    # state of files that is seen by whoever may read them: locks, events, what is in memory
-    "flock": (73, 32),
+    # state of files that is seen by whoever may read them: events, what is in memory
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
     "fanotify_init": (300, 262),
@@ -84,12 +83,12 @@ MISSING = {  # answered as by a kernel without them, so that libraries do what t
     "futex_wait": (455, 455),
     "futex_requeue": (456, 456),
 }
+# Locks are granted and not taken: a process that is alone needs none, and others would see those on files that both may read.
+FLOCK, SET_LOCK = (73, 32), (6, 7, 37, 38)  # the latter of fcntl: F_SETLK, F_SETLKW, and those of open file descriptions
 CLONE, FCNTL, FUTEX, PREADV2 = (56, 220), (72, 25), (202, 98), (327, 286)
 CLONE_THREAD = 0x10000
-# F_GETLK, F_SETLK, F_SETLKW, their open file description kinds, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
-LOCKS = (5, 6, 7, 36, 37, 38, 1024, 1026, 1031)
+OF_FILES = (5, 36, 1024, 1026, 1031)  # F_GETLK, F_OFD_GETLK, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
 FUTEX_PRIVATE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_CLOCK_REALTIME = 128, 0, 9, 256
-RWF_NOWAIT = 8  # would tell what is in memory
 
 
 def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -100,24 +99,30 @@ def rule(number: int, answer: int) -> bytes:
     return instruction(EQUAL, number, 0, 1) + instruction(RETURN, answer)
 
 
-def rule_by_argument(number: int, argument: int, tests: list[tuple[int, int]], matched: int, unmatched: int) -> bytes:
-    """`matched` is the answer if any of the tests (an instruction and its value) of an argument's lower half holds."""
+def rule_by_argument(number: int, argument: int, answers: dict[int, int], otherwise: int = ALLOW, bits: int = 0) -> bytes:
+    """Answers by the lower half of an argument: its value, or whether it has any of `bits`, which allows it."""
     body = [instruction(LOAD, ARGUMENTS + 8 * argument)]
-    body += [instruction(test, value, len(tests) - index) for index, (test, value) in enumerate(tests)]
-    body += [instruction(RETURN, unmatched), instruction(RETURN, matched)]
+    if bits:
+        body += [instruction(ANY_BIT, bits, 0, 1), instruction(RETURN, ALLOW)]
+    for value, answer in answers.items():
+        body += [instruction(EQUAL, value, 0, 1), instruction(RETURN, answer)]
+    body += [instruction(RETURN, otherwise)]
     return instruction(EQUAL, number, 0, len(body)) + b"".join(body)
 
 
 def program(column: int, architecture: int) -> bytes:
-    waits = [(ANY_BIT, FUTEX_PRIVATE), (EQUAL, FUTEX_WAIT), (EQUAL, FUTEX_WAIT_BITSET)]
-    waits += [(EQUAL, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME)]  # threads that wait for another one's end
+    waits = dict.fromkeys(
+        (FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME), ALLOW
+    )  # for a thread's end
+    locks = dict.fromkeys(SET_LOCK, GRANTED) | dict.fromkeys(OF_FILES, REFUSED)
     rules = [
         instruction(LOAD, ARCHITECTURE) + instruction(EQUAL, architecture, 1) + instruction(RETURN, KILL),
         instruction(LOAD, NUMBER) + instruction(AT_LEAST, X32, 0, 1) + instruction(RETURN, UNKNOWN),
-        rule_by_argument(CLONE[column], 0, [(ANY_BIT, CLONE_THREAD)], ALLOW, REFUSED),
-        rule_by_argument(FCNTL[column], 1, [(EQUAL, command) for command in LOCKS], REFUSED, ALLOW),
-        rule_by_argument(FUTEX[column], 1, waits, ALLOW, REFUSED),
-        rule_by_argument(PREADV2[column], 5, [(ANY_BIT, RWF_NOWAIT)], REFUSED, ALLOW),
+        rule_by_argument(CLONE[column], 0, {}, REFUSED, CLONE_THREAD),
+        rule_by_argument(FUTEX[column], 1, waits, REFUSED, FUTEX_PRIVATE),
+        rule_by_argument(PREADV2[column], 5, {0: ALLOW}, REFUSED),  # RWF_NOWAIT would tell what is in memory
+        rule_by_argument(FCNTL[column], 1, locks),
+        rule(FLOCK[column], GRANTED),
         *(rule(row[column], REFUSED) for row in FORBIDDEN.values() if row[column] is not None),
         *(rule(row[column], UNKNOWN) for row in MISSING.values()),
         instruction(RETURN, ALLOW),
