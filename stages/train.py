@@ -53,7 +53,7 @@ def main() -> None:
 def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
     config.passes(ranks.size)  # refuses ranks of torchrun that cannot share a step
     if ranks.device.type == "cpu":
-        deterministic()
+        deterministic(config.compile)
     tokenizer = read_tokenizer(DATA / "tokenizer.model")
     text = {"vocabulary_size": tokenizer.vocabulary_size, "bos": tokenizer.bos, "sequence_length": config.sequence_length}
     architecture = Architecture(**dataclasses.asdict(model_params), **text)

@@ -25,13 +25,17 @@ class Hooks:
     interrupted: Callable[[], bool] = lambda: False  # whether this rank is asked to stop
 
 
-def deterministic() -> None:
+def deterministic(compiles: bool) -> None:
     """Make torch give the same bytes for the same params on a CPU (DESIGN 3.11).
 
+    Where nothing is compiled, the compiler is not told: torch would import it for that, which takes two seconds.
     By default a compiled embedding adds its gradient up atomically, in the order in which threads arrive. The deterministic
     way takes no longer, but torch then also fills memory that nothing reads, which does: that part stays off.
     """
-    torch.use_deterministic_algorithms(True)
+    if compiles:
+        torch.use_deterministic_algorithms(True)
+    else:
+        torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fairway.optim import muon
 from fairway.optim.muon import Muon
+from tests.ranks import run_ranks
 
 SHAPES = [(12, 8)] * 5 + [(6, 6)] * 2 + [(4, 10)]  # no count divides by 2 and by 3
 STEPS, SAVED = 4, 2
@@ -67,7 +67,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=3)
+    run_ranks(work, (str(folder),), 3)
     return folder
 
 

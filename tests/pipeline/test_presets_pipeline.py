@@ -55,6 +55,8 @@ ttt:
   chunk_tokens: 64
   sequences_per_step: 2
 certify:
+  causality_tokens: 300  # four updates
+  causality_checks: 1
   val_documents: 0
 """
 

@@ -1,7 +1,9 @@
 """The predictor a decoder runs, held to the batched scorers; its distributions; and that nothing comes from the future."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -70,15 +72,21 @@ def batched(model, name: str, tokens: np.ndarray = TOKENS) -> np.ndarray:
     return mixture_of(parts.ngram, tree, STARTS, model.architecture.bos).score(features)[0]
 
 
+@pytest.fixture(scope="module")
+def scores(tiny, shaken) -> Callable[[str], np.ndarray]:
+    """What the evaluation stages say of the text, by variant; each is computed once."""
+    return functools.cache(lambda name: batched(shaken(tiny), name))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_step_by_step_equals_the_batched_scorers(tiny, shaken, name):
+def test_step_by_step_equals_the_batched_scorers(tiny, shaken, scores, name):
     ours = step_by_step(predictor(shaken(tiny), name), TOKENS[1:])
-    np.testing.assert_allclose(ours, batched(shaken(tiny), name), atol=1e-4)
+    np.testing.assert_allclose(ours, scores(name), atol=1e-4)
 
 
-def test_each_variant_changes_the_scores(tiny, shaken):
+def test_each_variant_changes_the_scores(scores):
     """Or the agreement above would say nothing."""
-    nats = {name: batched(shaken(tiny), name) for name in VARIANTS}
+    nats = {name: scores(name) for name in VARIANTS}
     assert not [(a, b) for a in nats for b in nats if a < b and np.abs(nats[a] - nats[b]).max() < 1e-3]
 
 
@@ -134,10 +142,10 @@ def test_a_token_changes_no_distribution_before_it_is_observed(tiny, shaken, fli
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("flipped", [29, 75])
-def test_a_token_changes_no_earlier_score(tiny, shaken, name, flipped):
+def test_a_token_changes_no_earlier_score(tiny, shaken, scores, name, flipped):
     other = TOKENS.copy()
     other[flipped] = 30
-    ours, theirs = batched(shaken(tiny), name), batched(shaken(tiny), name, other)
+    ours, theirs = scores(name), batched(shaken(tiny), name, other)
     np.testing.assert_allclose(ours[: flipped - 1], theirs[: flipped - 1], atol=1e-5)
     assert np.abs(ours[flipped - 1] - theirs[flipped - 1]) > 1e-6
 

@@ -27,6 +27,7 @@ from fairway.score.streaming import (
 )
 from fairway.score.windows import score_windows
 from fairway.train.ranks import Ranks
+from tests.ranks import run_ranks
 
 BOS = 1
 TOKENS = np.random.default_rng(0).integers(2, 64, 41, dtype=np.uint16)
@@ -257,7 +258,7 @@ def work(rank: int, folder: Path, model) -> None:
 
 
 def test_two_ranks_both_have_all_scores_of_one(tiny, shaken, tmp_path):
-    torch.multiprocessing.spawn(work, (tmp_path, shaken(tiny)), nprocs=2)
+    run_ranks(work, (tmp_path, shaken(tiny)), 2)
     found = [torch.load(tmp_path / f"found{rank}.pt", weights_only=False) for rank in range(2)]
     for name, case in RANKED.items():
         assert_same(found[0][name], found[1][name], atol=0)

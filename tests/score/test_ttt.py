@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import functools
+import json
 import math
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from fairway.errors import InputError
 from fairway.score import ttt
+from tests.ranks import run_ranks
 from tests.score.learning import ADAMW, MUON, TEXT, batches, changed, learn, loss, peer, weights
 
 
@@ -231,18 +234,26 @@ DIFFERENT = [
 LORA_DIFFERENT = [{"lora_rank": 3}, {"lora_alpha": 4.0}, {"lora_targets": ["query", "head"]}, {"freeze_blocks": 1}]
 
 
+@pytest.fixture(scope="module")
+def logits_after(tiny, shaken):
+    """Settings → what the network says after it has learned; without changes, it learns once."""
+
+    @functools.cache
+    def learned(settings: str) -> torch.Tensor:
+        model = shaken(tiny)
+        learn(model, changed(**json.loads(settings)), nats=3.0)
+        return model(torch.arange(20)[None])
+
+    return lambda **settings: learned(json.dumps(settings))
+
+
 @pytest.mark.parametrize(
     ("base", "changes"),
     [({}, changes) for changes in DIFFERENT] + [({"parameters": "lora"}, c) for c in LORA_DIFFERENT],
     ids=str,
 )
-def test_each_setting_changes_what_is_learned(tiny, shaken, base, changes):
-    logits = []
-    for settings in (changed(**base), changed(**base | changes)):
-        model = shaken(tiny)
-        learn(model, settings, nats=3.0)
-        logits.append(model(torch.arange(20)[None]))
-    assert (logits[0] - logits[1]).abs().max() > 1e-4
+def test_each_setting_changes_what_is_learned(logits_after, base, changes):
+    assert (logits_after(**base) - logits_after(**base | changes)).abs().max() > 1e-4
 
 
 def test_learning_twice_gives_the_same_bits(tiny, shaken):
@@ -281,7 +292,7 @@ def work(rank: int, folder: Path, model) -> None:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory, tiny, shaken) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, (folder, shaken(tiny)), nprocs=2)
+    run_ranks(work, (folder, shaken(tiny)), 2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

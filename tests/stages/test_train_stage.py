@@ -334,7 +334,7 @@ def test_compiled_gradients_of_tables_repeat_on_two_threads():
     weights = torch.randn(64, 256, 256)
     try:
         torch.set_num_threads(2)
-        fit.deterministic()
+        fit.deterministic(compiles=True)
         loss = torch.compile(lambda: (torch.nn.functional.embedding(rows, table) * weights).sum())
         gradients = {torch.autograd.grad(loss(), table)[0].numpy().tobytes() for _ in range(20)}
     finally:

@@ -18,6 +18,7 @@ from fairway.train.config import Qat, Train
 from fairway.train.loader import WindowLoader
 from fairway.train.ranks import SINGLE_PROCESS, Ranks
 from fairway.train.step import TrainState, schedule, train_step
+from tests.ranks import run_ranks
 
 STEPS = 4
 UNEQUAL = {  # what the published code does, and more
@@ -115,7 +116,7 @@ def params(train_params) -> dict[str, Train]:
 def found(tmp_path_factory, model, params, qat_params, loader) -> list[dict]:
     """The findings of both ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, (folder, model, params, qat_params(), loader), nprocs=2)
+    run_ranks(work, (folder, model, params, qat_params(), loader), 2)
     return [torch.load(folder / f"found{rank}.pt") for rank in range(2)]
 
 
