@@ -29,7 +29,8 @@ from fairway.text.tokenizer import BYTE_MODEL
 from fairway.train import fit, objective
 from fairway.train.config import Qat, Train
 from fairway.train.ranks import Ranks
-from stages import train
+from stages import launch, train
+from tests.ranks import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 120
@@ -203,22 +204,31 @@ def test_the_reports_grow_while_it_trains_and_are_whole_after_a_stop(reference, 
     assert seen == list(range(1, STEPS))
 
 
+def as_torchrun_starts_it(rank: int, folder: Path, port: int) -> None:
+    """One of two ranks, without the launcher."""
+    os.chdir(folder)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    train.main()
+
+
 def test_two_ranks_stopped_by_sigterm_go_on_where_they_were(tmp_path_factory):
-    """Two runs of the script on two ranks at once, one of them stopped: both end in the same bytes."""
+    """Two runs on two ranks, one of them stopped: both end in the same bytes."""
     straight = workplace(tmp_path_factory.mktemp("straight"), steps=60, checkpoint_seconds=1e6)
     stopped = workplace(tmp_path_factory.mktemp("stopped"), steps=60)
+    run_ranks(as_torchrun_starts_it, (straight, launch.free_port()), 2)
     outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with start(straight, 2, **outputs) as undisturbed, start(stopped, 2, **outputs) as process:
+    with start(stopped, 2, **outputs) as process:
         once_it_has_saved(process, stopped, signal.SIGTERM, ranks=2)
         out, err = process.communicate()
-        assert (process.returncode, err) == (130, "interrupted\n")
-        assert not (stopped / "artifacts/train").exists()
-        step = max(saved_steps(stopped, 2))
-        assert 1 <= step < 60 and f"train: saved at step {step}; `dvc repro` continues from here\n" in out
-        with start(stopped, 2, **outputs) as again:
-            out, err = again.communicate()
-        assert (again.returncode, err) == (0, "") and out.count(f"train: continues at step {step}\n") == 1
-        assert undisturbed.communicate()[1] == "" and undisturbed.returncode == 0
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert not (stopped / "artifacts/train").exists()
+    step = max(saved_steps(stopped, 2))
+    assert 1 <= step < 60 and f"train: saved at step {step}; `dvc repro` continues from here\n" in out
+    with start(stopped, 2, **outputs) as again:
+        out, err = again.communicate()
+    assert (again.returncode, err) == (0, "") and out.count(f"train: continues at step {step}\n") == 1
     assert results(stopped) == results(straight)
     metrics = json.loads((stopped / "reports/train/metrics.json").read_text())
     assert metrics == json.loads((straight / "reports/train/metrics.json").read_text())
@@ -325,21 +335,6 @@ def test_a_loss_that_is_not_finite_gets_a_sentence_and_keeps_the_last_save(tmp_p
     assert saved_steps(folder) == [5] and not (folder / "artifacts/train").exists()
     finished(folder)
     assert "train: continues at step 5\n" in capsys.readouterr().out
-
-
-def test_compiled_gradients_of_tables_repeat_on_two_threads():
-    """torch's own way adds them up atomically: the same step gives other last bits, and no run repeats itself."""
-    threads, table = torch.get_num_threads(), torch.nn.Parameter(torch.randn(16, 256))
-    rows = torch.randint(16, (64, 256))
-    weights = torch.randn(64, 256, 256)
-    try:
-        torch.set_num_threads(2)
-        fit.deterministic(compiles=True)
-        loss = torch.compile(lambda: (torch.nn.functional.embedding(rows, table) * weights).sum())
-        gradients = {torch.autograd.grad(loss(), table)[0].numpy().tobytes() for _ in range(20)}
-    finally:
-        torch.set_num_threads(threads)
-    assert len(gradients) == 1
 
 
 def test_a_run_that_the_clock_ends_before_its_first_point_still_has_a_curve(tmp_path, monkeypatch):

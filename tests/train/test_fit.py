@@ -1,5 +1,6 @@
 """The training loop: to the end, in parts, and what it asks of its hooks."""
 
+import pytest
 import torch
 
 from fairway.train import fit
@@ -55,3 +56,29 @@ def test_metrics_count_what_was_trained_on(begin, loader):
     assert found["parameters"] == sum(tensor.numel() for tensor in run.exported().values())
     assert (found["world_size"], found["precision"], found["device"]) == (1, "float32", "cpu")
     assert fit.timing(run, 1.25)["tokens_per_second"] == round(640 / run.seconds, 1)
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_bytes_repeat_and_memory_that_nothing_reads_is_not_filled(compiles):
+    try:
+        fit.deterministic(compiles)
+        assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_compiled_gradients_of_tables_repeat_on_two_threads():
+    """torch's own way adds them up atomically: the same step gives other last bits, and no run repeats itself."""
+    threads, table = torch.get_num_threads(), torch.nn.Parameter(torch.randn(16, 256))
+    rows = torch.randint(16, (64, 256))
+    weights = torch.randn(64, 256, 256)
+    try:
+        torch.set_num_threads(2)
+        fit.deterministic(compiles=True)
+        loss = torch.compile(lambda: (torch.nn.functional.embedding(rows, table) * weights).sum())
+        gradients = {torch.autograd.grad(loss(), table)[0].numpy().tobytes() for _ in range(20)}
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    assert len(gradients) == 1
