@@ -24,8 +24,10 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1]
 PLAIN = Quant(method="gptq", calibration_tokens=1000)
 
 
-# The files that take longest begin first, so that no worker is left alone with one at the end.
-LONGEST = "presets_pipeline repro gallery train_stage sweeps daily_life quant_stage causality ngram_bench technique".split()  # noqa: SIM905
+# The files that take longest begin first, so that no worker is left alone with one at the end. The second needs no kernels: two
+# that begin side by side without machine code would each compile what the other does.
+LONGEST = """presets_pipeline train_stage repro gallery sweeps daily_life quant_stage step_by_step causality predictor
+technique""".split()  # noqa: SIM905
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
