@@ -3,9 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from fairway.submission import packing
 from fairway.text.shards import ShardWriter
 from fairway.text.tokenizer import BYTE_MODEL
 from stages import compress, quant
+from tests.ranks import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = 20_000
@@ -188,14 +186,21 @@ def test_a_target_out_of_reach_names_the_smallest_size(network):
     assert not INTEGERS.exists()
 
 
+def test_more_ranks_are_launched(network, monkeypatch):
+    configure(TINY)
+    monkeypatch.setenv("NPROC", "2")
+    monkeypatch.setattr(quant, "launch", lambda module, ranks: (module, ranks))
+    with pytest.raises(SystemExit) as end:
+        quant.main()
+    assert end.value.code == ("stages.quant", 2)
+
+
 def test_two_ranks_round_as_one_does(network):
     """Ranks share several batches; their sums are added in another order."""
     configure(TINY | {"calibration_tokens": TOKENS})
     quant.main()
     _, single, fp16 = artifact.load(INTEGERS)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NPROC": "2", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, "-m", "stages.quant"], env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    run_stage("quant", Path.cwd(), 2)
     timing = report("quant", "timing.json")
     assert (timing["world_size"], timing["calibration_tokens"]) == (2, TOKENS)
     _, together, fp16_together = artifact.load(INTEGERS)

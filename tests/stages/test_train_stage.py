@@ -29,8 +29,8 @@ from fairway.text.tokenizer import BYTE_MODEL
 from fairway.train import fit, objective
 from fairway.train.config import Qat, Train
 from fairway.train.ranks import Ranks
-from stages import launch, train
-from tests.ranks import run_ranks
+from stages import train
+from tests.ranks import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 120
@@ -204,20 +204,11 @@ def test_the_reports_grow_while_it_trains_and_are_whole_after_a_stop(reference, 
     assert seen == list(range(1, STEPS))
 
 
-def as_torchrun_starts_it(rank: int, folder: Path, port: int) -> None:
-    """One of two ranks, without the launcher."""
-    os.chdir(folder)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    train.main()
-
-
 def test_two_ranks_stopped_by_sigterm_go_on_where_they_were(tmp_path_factory):
     """Two runs on two ranks, one of them stopped: both end in the same bytes."""
     straight = workplace(tmp_path_factory.mktemp("straight"), steps=60, checkpoint_seconds=1e6)
     stopped = workplace(tmp_path_factory.mktemp("stopped"), steps=60)
-    run_ranks(as_torchrun_starts_it, (straight, launch.free_port()), 2)
+    run_stage("train", straight, 2)
     outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start(stopped, 2, **outputs) as process:
         once_it_has_saved(process, stopped, signal.SIGTERM, ranks=2)
