@@ -34,7 +34,9 @@ MAGIC = b"FAIRWAY\0"
 VERSION = 2
 FIXED = struct.Struct("<8sHII4s")
 WHOLE_BYTES, PART_BYTES = 16, 4  # of checksum
-MAX_HEADER = 1 << 24  # bytes; a network of ten thousand tensors stays below
+MAX_HEADER = 1 << 22  # bytes; a network of ten thousand tensors stays below
+# Weights for which memory is reserved, by the bytes of the file: half a bit per weight, and a few millions that cost nothing.
+MOST_PER_BYTE, MOST_FREE = 16, 1 << 22
 
 
 class ContainerError(InputError):
@@ -79,7 +81,7 @@ def read_integers(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[st
     header, records = _open(data, source)
     try:
         arrays = iter(_decode_all(header, b"".join(records)))
-    except (ValueError, AssertionError, IndexError, struct.error) as error:
+    except (ValueError, AssertionError, IndexError, ImportError, struct.error) as error:
         raise ContainerError(f"{source}: the weights cannot be decoded ({error}); run `dvc repro compress`") from None
     matrices, fp16 = {}, {}
     for entry in header.entries:
@@ -89,6 +91,11 @@ def read_integers(data: bytes, source: str = "model.fwy") -> tuple[dict, dict[st
         else:
             fp16[entry.name] = own[0]
     return header.config, matrices, fp16
+
+
+def read_header(data: bytes, source: str = "model.fwy") -> Header:
+    """The config, and the names and shapes of the tensors. Raises ContainerError unless every checksum is right."""
+    return _open(data, source)[0]
 
 
 def record_sizes(data: bytes, source: str = "model.fwy") -> dict[str, int]:
@@ -118,6 +125,8 @@ def _open(data: bytes, source: str) -> tuple[Header, list[bytes]]:
     if at > len(data) or header_length > MAX_HEADER or _digest(stored, PART_BYTES) != digest:
         raise _damaged(source, "the header", FIXED.size)
     header = _inflate(stored, header_length, source)
+    if (values := header.values) > MOST_PER_BYTE * len(data) + MOST_FREE:
+        raise ContainerError(f"{source}: its header asks for {values:,} weights, too many for {len(data):,} bytes")
     end = at + sum(PART_BYTES + length for _, length in header.records()) + WHOLE_BYTES
     if end != len(data):
         raise ContainerError(f"{source}: expected {end} bytes, found {len(data)}; run `dvc repro compress` to write it again")

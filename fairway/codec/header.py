@@ -15,8 +15,6 @@ from typing import NamedTuple
 from fairway.codec.general import CODERS
 from fairway.quant.matrix import QuantisedMatrix
 
-MAX_VALUES = 1 << 32  # in one file
-
 
 class Stored(NamedTuple):
     """An array in the file: integers (int8) or fp16."""
@@ -56,6 +54,10 @@ class Header(NamedTuple):
 
     def stored(self) -> list[Stored]:
         return [array for entry in self.entries for array in entry.stored()]
+
+    @property
+    def values(self) -> int:
+        return sum(prod(array.shape) for array in self.stored())
 
     def records(self) -> list[tuple[str, int]]:
         """The content and the bytes, without checksum, of each record, in the order of the file."""
@@ -105,8 +107,6 @@ def parse(content: bytes) -> Header:
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if not (isinstance(header.config, dict) and header.coder in ("range", *CODERS) and lengths_fit):
         raise ValueError(f"config, coder {header.coder!r:.99} or lengths of {expected} parts")
-    if (values := sum(prod(array.shape) for array in header.stored())) > MAX_VALUES:
-        raise ValueError(f"{values} weights")
     return header
 
 

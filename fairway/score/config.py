@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fairway.bounds import bounded
+from fairway.bounds import bounded, checked
 from fairway.errors import InputError
 from fairway.mixture.config import Cache, Ngram
 from fairway.score.optimizers import OPTIMIZERS
@@ -78,8 +78,11 @@ class Settings:
 
     @classmethod
     def from_json(cls, content: dict[str, dict]) -> "Settings":
-        """The defaults with these values."""
-        return cls(**{name: type(default)(**content.get(name, {})) for name, default in vars(cls()).items()})
+        """The defaults with these values. Raises ValueError or InputError unless their types and ranges are right."""
+        sections = vars(cls())
+        if not isinstance(content, dict) or content.keys() - sections.keys():
+            raise ValueError(f"expected {', '.join(sections)}, found {content!r:.99}")
+        return cls(**{name: checked(type(default), content.get(name, {})) for name, default in sections.items()})
 
 
 def changed(section: Eval | Ttt | Cache | Ngram) -> dict:

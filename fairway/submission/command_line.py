@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from fairway.codec.archive import member
 from fairway.codec.network import model_from
 from fairway.errors import InputError
 from fairway.lm.model import GPT
@@ -38,6 +39,7 @@ USAGE = """usage: python submission.pyz info
        python submission.pyz decompress [--anyway] FILE OUT
 "-" is standard input or output; --anyway decodes a file made with other arithmetic, and checks every block"""
 REFRESH = 0.2, 5  # seconds between lines of progress, on a terminal and elsewhere
+MOST_CACHE = 1 << 30  # bytes of keys and values in float32
 CLEAR = "\r\x1b[K"  # clears the current line of a terminal
 
 
@@ -51,7 +53,9 @@ class Submission:
 
     def _member(self, name: str) -> bytes:
         with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
-            return archive.read(name)
+            if name not in archive.namelist():
+                raise InputError(f"the submission has no {name}; fetch the file again")
+            return member(archive, name)
 
     @functools.cached_property
     def model(self) -> GPT:
@@ -60,8 +64,18 @@ class Submission:
     @functools.cached_property
     def settings(self) -> Settings:
         """The sealed settings; before anything is sealed, the network alone, streaming with its training length."""
-        sealed, length = json.loads(self._member("settings.json")), self.model.architecture.sequence_length
-        return Settings.from_json(sealed or {"eval": {"context": length, "block": length}})
+        a = self.model.architecture
+        default = {"eval": {"context": a.sequence_length, "block": a.sequence_length}}
+        try:
+            settings = Settings.from_json(json.loads(self._member("settings.json")) or default)
+        except (InputError, ValueError, RecursionError) as error:
+            raise InputError(f"settings.json: not the settings of a predictor ({error})") from None
+        unet, again = a.schedule(recurrent=True)
+        if (size := 8 * len(unet + again) * a.kv_width * settings.eval.context) > MOST_CACHE:
+            raise InputError(
+                f"settings.json: eval.context takes {size:,} bytes of keys and values, at most {MOST_CACHE:,} may be"
+            )
+        return settings
 
     def predictor(self, targets: int) -> Predictor:
         return Predictor(self.model, self.settings, word_starts(self.tokenizer.pieces), targets)

@@ -43,6 +43,8 @@ def created(name: str, *read: str) -> Iterator[BinaryIO]:
     """
     path, standard = Path(name), is_output(name)
     with _errors_with(_label(name, "output")):
+        if standard:
+            _open(sys.stdout)
         if path.is_dir():
             raise InputError(f"{name}: is a folder; give the name of a file to write")
         for other in read:

@@ -272,7 +272,7 @@ def test_submission():
         archive.writestr(packing.SETTINGS, b"{}".ljust(packing.SETTINGS_BYTES))
     whole = stream.getvalue()
     for content, sentence in (
-        (whole.replace(b"weights", b"wfights"), "not a zip application ('model.fwy' does not match its checksum)"),
+        (whole.replace(b"weights", b"wfights"), "not a zip application (Bad CRC-32 for file 'model.fwy')"),
         (whole[:-1], "not a zip application (File is not a zip file)"),
         (whole.replace(b"settings", b"sittings"), "expected 'settings.json' of 1024 bytes last, found 'sittings.json'"),
     ):

@@ -145,6 +145,56 @@ def test_before_settings_are_sealed_the_network_streams_alone(folder, unsealed):
     assert submission.settings.eval.context == submission.model.architecture.sequence_length
 
 
+def test_no_file_beside_the_new_one_is_touched(folder):
+    """More of this, in processes, in test_streams.py."""
+    (folder / "x.part").write_bytes(b"precious")
+    assert call("compress", "x.part", "x") == 0
+    (folder / "z.part").write_bytes((folder / "x").read_bytes())
+    assert call("decompress", "z.part", "z") == 0
+    assert (folder / "x.part").read_bytes() == (folder / "z").read_bytes() == b"precious"
+    assert sorted(path.name for path in folder.iterdir()) == ["submission.pyz", "x", "x.part", "z", "z.part"]
+    for out in ("x", "submission.pyz"):
+        assert call("decompress", "x", out) == f"error: {out}: is {out}, which is read; give the name of another file to write"
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("info >&-", "error: stdout is closed; open it, if only on /dev/null\n"),
+        ("info 2>&- >&-", ""),
+        ("help 2> /dev/full", ""),
+        ("decompress - out <&-", "error: standard input: is closed\n"),
+    ],
+)
+def test_closed_and_full_streams_are_a_sentence(folder, shell, said):
+    command = f"exec '{sys.executable}' -I submission.pyz {shell}"
+    ended = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and ended.stderr == said and not (folder / "out").exists()
+
+
+HOSTILE_SETTINGS = [
+    b"", b"[]", b"[" * 1000, b"9" * 1000, b'"\x1b[2J"', b"{\"evil\": {}}", b'{"eval": null}', b'{"eval": {"context": null}}',
+    b'{"eval": {"context": 1000000000000}}', b'{"eval": {"context": -1}}', b'{"eval": {"context": 1e3}}',
+    b'{"eval": {"\\u001b[2J": 1}}', b'{"ngram": {"table_entries": 1e999}}', b'{"ngram": {"mixture": ["tree"]}}',
+    b'{"ngram": {"discounts": "abc"}}', b'{"ttt": {"lora_targets": [1]}}', b'{"ttt": {"lr": NaN}}',
+    b'{"cache": {"tokens": true}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", HOSTILE_SETTINGS)
+def test_hostile_settings_are_a_sentence(folder, content, monkeypatch):
+    member = command_line.Submission._member
+    changed = lambda self, name: content if name == "settings.json" else member(self, name)  # noqa: E731
+    monkeypatch.setattr(command_line.Submission, "_member", changed)
+    said = call("info")
+    assert said.startswith("error: settings.json: ") and said.isprintable() and len(said) < 400
+
+
+def test_a_submission_without_a_member_says_which(folder):
+    (folder / "submission.pyz").write_bytes(packing.build(["fairway.errors"], {"model.fwy": b""}, ROOT))
+    assert call("info") == "error: the submission has no tokenizer.model; fetch the file again"
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", "▁".encode(), b"\xff", b"\x80\0\xe2\x96"])
 def test_short_files_come_back(folder, content):
     (folder / "text").write_bytes(content)

@@ -5,8 +5,10 @@ import io
 import json
 import lzma
 import shutil
+import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -250,3 +252,28 @@ def test_what_cannot_be_sealed_is_refused(project):
         archive.writestr("other.txt", "x")
     with pytest.raises(InputError, match=r"found 'other\.txt'"):
         seal(foreign.getvalue(), {})
+
+
+def bomb(method: int, size: int) -> bytes:
+    """A zip whose member of zeros has `size` bytes."""
+    stream, member = io.BytesIO(), zipfile.ZipInfo("settings.json")
+    member.compress_type = method
+    with zipfile.ZipFile(stream, "w") as archive, archive.open(member, "w") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    return stream.getvalue()
+
+
+def test_what_swells_is_refused_without_unpacking_it():
+    """Also where the zip tells a size that is not the member's: zipfile itself unpacks all that it has read of LZMA."""
+    large, lying = bomb(zipfile.ZIP_DEFLATED, 300 << 20), bomb(zipfile.ZIP_LZMA, 200 << 20)
+    told = lying.replace(struct.pack("<I", 200 << 20), struct.pack("<I", 1 << 20))
+    assert told != lying
+    tracemalloc.start()
+    try:
+        for content, sentence in ((large, "it unpacks to more than 268,435,456 bytes"), (told, "not a zip application")):
+            with pytest.raises(InputError, match=sentence):
+                sizes(content)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
