@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fairway.errors import RERUN, InputError, reading
+from fairway.errors import RERUN, InputError, printable, reading
 from fairway.files import replacing
 
 PARAMS = Path("params.yaml")
@@ -45,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
             print("interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or ' '.join(map(str, error.args))}")
+        sys.exit(printable(f"error: {error.filename or 'a file'}: {error.strerror or ' '.join(map(str, error.args))}"))
 
 
 def say(line: str) -> None:
