@@ -7,6 +7,7 @@ import io
 import zipfile
 from typing import NamedTuple
 
+from fairway.codec.archive import member
 from fairway.codec.network import model_from
 from fairway.errors import InputError, reading
 from fairway.lm.model import GPT
@@ -41,4 +42,4 @@ def members(submission: bytes, *names: str) -> bytes | None:
 
 def _member(submission: bytes, name: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(submission)) as archive:
-        return archive.read(name)
+        return member(archive, name)

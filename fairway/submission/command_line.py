@@ -67,7 +67,8 @@ class Submission:
         a = self.model.architecture
         default = {"eval": {"context": a.sequence_length, "block": a.sequence_length}}
         try:
-            settings = Settings.from_json(json.loads(self._member("settings.json")) or default)
+            sealed = json.loads(self._member("settings.json"))
+            settings = Settings.from_json(default if sealed == {} else sealed)
         except (InputError, ValueError, RecursionError) as error:
             raise InputError(f"settings.json: not the settings of a predictor ({error})") from None
         unet, again = a.schedule(recurrent=True)
