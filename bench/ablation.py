@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bench.quantisers import dequantised
 from fairway.lm.config import Architecture, Model
 from fairway.lm.model import GPT
 from fairway.params import parse, read_yaml
 from fairway.quant.config import Quant
-from fairway.quant.quantiser import dequantise_state, fp16_tensors, prepare, quantise
+from fairway.quant.quantiser import fp16_tensors, prepare, quantise
 from fairway.score.bits import bits_per_byte
 from fairway.score.windows import score_windows
 from fairway.text.byte_count import table_bytes
@@ -215,7 +216,7 @@ def train(name: str, seed: int) -> dict:
         "name": name,
         "seed": seed,
         "bpb": holdout_bpb(model, state, tokenizer),
-        "rounded_bpb": holdout_bpb(model, dequantise_state(matrices, fp16_tensors(state, 10)), tokenizer),
+        "rounded_bpb": holdout_bpb(model, dequantised(matrices, fp16_tensors(state, 10)), tokenizer),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "step_ms": 1000 * seconds / config.steps,
     }

@@ -90,8 +90,14 @@ class Bench:
         fp16 = quantiser.fp16_tensors(self.state, params.small_mantissa_bits)
         size = len(container.write(dataclasses.asdict(self.model.architecture), matrices, fp16))
         loss = quantiser.summarise(quantiser.describe(prepared, matrices, params))["estimated_loss"]
-        increase = self.bpb(quantiser.dequantise_state(matrices, fp16)) - self.float_bpb
+        increase = self.bpb(dequantised(matrices, fp16)) - self.float_bpb
         return size, increase, loss * self.tokens / np.log(2) / self.bytes, seconds
+
+
+def dequantised(matrices: dict[str, quantiser.QuantisedMatrix], fp16: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Every tensor of the network in float32, by name."""
+    arrays = {name: matrix.weights() for name, matrix in matrices.items()} | fp16
+    return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
 
 
 def bytes_at(points: dict[int, Point], increase: float) -> float:

@@ -17,6 +17,24 @@ import yaml
 from fairway.errors import InputError
 
 Section = TypeVar("Section")
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[int]: "a list of whole numbers",
+    list[float]: "a list of numbers",
+    list[str]: "a list of texts",
+    Any: 'a whole number at least 1, or "all"',  # of certify.tokens alone
+}
+WORDS = {
+    "ge": "at least",
+    "gt": "above",
+    "le": "at most",
+    "lt": "below",
+    "multiple_of": "a multiple of",
+    "min_length": "of length at least",
+}
 
 
 class _Yaml12Loader(yaml.SafeLoader):
@@ -79,10 +97,8 @@ def parse(values: object, section: str, cls: type[Section], source: str = "param
     try:
         checked = _validator(cls)(**{str(key): value for key, value in values.items()})
     except pydantic.ValidationError as error:
-        problems = sorted(
-            error.errors(), key=lambda problem: problem["type"] != "extra_forbidden"
-        )  # a misspelt key is also missing
-        raise InputError(_sentence(problems[0], section, cls, source)) from None
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")  # a misspelt key is also missing
+        raise InputError(_sentence(first, section, cls, source)) from None
     return cls(**{field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)})
 
 
@@ -94,37 +110,19 @@ def _validator(cls: type) -> type[pydantic.BaseModel]:
 
 def _sentence(problem: dict, section: str, cls: type, source: str) -> str:
     key = ".".join([section, *map(str, problem["loc"])])
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     if problem["type"] == "extra_forbidden":
-        names = [field.name for field in dataclasses.fields(cls)]
-        near = difflib.get_close_matches(str(problem["loc"][0]), names, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(str(problem["loc"][0]), fields, n=1, cutoff=0.0)[0]
         return f"{source}: unknown key '{key}'; the nearest valid key is '{section}.{near}'"
+    expected = allowed(fields[problem["loc"][0]])
     if problem["type"] == "missing":
-        return f"{source}: key '{key}' is missing; expected {_allowed(cls, problem)}"
-    return f"{source}: '{key}' is {problem['input']!r}; expected {_allowed(cls, problem)}"
+        return f"{source}: key '{key}' is missing; expected {expected}"
+    return f"{source}: '{key}' is {problem['input']!r}; expected {expected}"
 
 
-def _allowed(cls: type, problem: dict) -> str:
-    """The type and limits of the field that a problem is about, in words."""
-    field = next(field for field in dataclasses.fields(cls) if field.name == problem["loc"][0])
+def allowed(field: dataclasses.Field) -> str:
+    """The type and limits of a param, in words."""
     if get_origin(field.type) is Literal:
         return "one of " + ", ".join(map(str, get_args(field.type)))
-    kind = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list[int]: "a list of whole numbers",
-        list[float]: "a list of numbers",
-        list[str]: "a list of texts",
-        Any: 'a whole number at least 1, or "all"',  # of certify.tokens alone
-    }[field.type]
-    words = {
-        "ge": "at least",
-        "gt": "above",
-        "le": "at most",
-        "lt": "below",
-        "multiple_of": "a multiple of",
-        "min_length": "of length at least",
-    }
-    limits = [f"{words[name]} {limit:g}" for name, limit in field.metadata.items()]
-    return " ".join([kind, " and ".join(limits)]).strip()
+    limits = [f"{WORDS[name]} {limit:,}" for name, limit in field.metadata.items()]
+    return " ".join([KINDS[field.type], " and ".join(limits)]).strip()

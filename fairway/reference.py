@@ -8,10 +8,9 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
 
 from fairway.markdown import table
-from fairway.params import read_yaml
+from fairway.params import allowed, read_yaml
 from fairway.sections import SECTIONS
 
 INTRODUCTION = """# Params
@@ -25,17 +24,6 @@ python -m fairway.reference > docs/params.md
 Defaults are those of the shipped `params.yaml`. A value out of range, a misspelt or a missing key stops every stage before
 its work, with one sentence. `dvc exp run -S section.key=value` sets one for one run.
 """
-KINDS = {
-    int: "whole number",
-    float: "number",
-    bool: "true, false",
-    str: "text",
-    list[int]: "list of whole numbers",
-    list[float]: "list of numbers",
-    list[str]: "list of texts",
-    Any: "whole number ≥ 1, or `all`",  # of certify.tokens alone
-}
-SIGNS = {"ge": "≥ ", "gt": "> ", "le": "≤ ", "lt": "< ", "multiple_of": "a multiple of ", "min_length": "of length ≥ "}
 SECTION = re.compile(r"(\w+):(?:\s+# (.*))?")
 KEY = re.compile(r"  (\w+): .*?(?:\s# (.*))?")
 CONTINUED = re.compile(r"\s{3,}# (.*)")
@@ -55,14 +43,6 @@ def comments(text: str) -> dict[str, str]:
         elif match := CONTINUED.fullmatch(line):
             found[last] += f" {match[1]}"
     return found
-
-
-def allowed(field: dataclasses.Field) -> str:
-    """What a param may be, in a few words."""
-    if get_origin(field.type) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(field.type))
-    limits = [f"{SIGNS[name]}{limit:,}" for name, limit in field.metadata.items() if name in SIGNS]
-    return " ".join([KINDS[field.type], ", ".join(limits)]).strip()
 
 
 def readers(section: str, stages: dict[str, dict]) -> str:
@@ -85,13 +65,12 @@ def page(folder: Path) -> str:
         note = said[section] and f"{said[section][0].upper()}{said[section][1:]}.\n\n"
         head = f"## {section}\n\n{note}Read by {readers(section, stages)}.\n\n"
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        rows = [row(fields[key], default, said[f"{section}.{key}"]) for key, default in values[section].items()]
+        rows = [
+            [f"`{key}`", allowed(fields[key]), f"`{json.dumps(default, ensure_ascii=False)}`", said[f"{section}.{key}"]]
+            for key, default in values[section].items()
+        ]
         blocks.append(head + table(["param", "type and range", "default", "comment"], rows) + "\n")
     return "\n".join(blocks)
-
-
-def row(field: dataclasses.Field, default: object, comment: str) -> list[str]:
-    return [f"`{field.name}`", allowed(field), f"`{json.dumps(default, ensure_ascii=False)}`", comment]
 
 
 if __name__ == "__main__":

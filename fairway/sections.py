@@ -8,7 +8,7 @@ import sys
 
 from fairway.codec.config import Compress
 from fairway.errors import InputError
-from fairway.lm.config import Model
+from fairway.lm.config import Model, check_layers
 from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, read_yaml
 from fairway.proof.config import Certify
@@ -41,9 +41,8 @@ def check(path: str) -> None:
         raise InputError(f"{path}: unknown section '{min(map(str, unknown))}'; valid sections are {', '.join(SECTIONS)}")
     sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
     sections["qat"].check(sections["quant"])
-    model, finer = sections["model"], sections["quant"].finer_layers
-    if not all(-model.layers <= layer < model.layers for layer in finer):
-        raise InputError(f"quant.finer_layers is {finer}; a stack of {model.layers} has layers 0 to {model.layers - 1}")
+    model = sections["model"]
+    check_layers("quant.finer_layers", sections["quant"].finer_layers, model.layers)
     for name in ("prequant_ttt", "ttt"):
         if sections[name].freeze_blocks > model.layers:
             raise InputError(f"{name}.freeze_blocks {sections[name].freeze_blocks} exceeds model.layers {model.layers}")

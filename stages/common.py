@@ -1,8 +1,7 @@
 """What every stage script shares: how it starts, fails, shows progress, and reads and writes small files.
 
 A user's mistake ends in one sentence and exit status 1, an interruption in status 130; neither leaves a half-written
-file (`fairway.files`). On a terminal there is a progress bar; elsewhere a plain line after ten seconds, twenty, forty,
-and then every minute.
+file (`fairway.files`).
 """
 
 import ctypes
@@ -129,7 +128,7 @@ def write_tsv(path: Path | str, rows: list[dict]) -> None:
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere; both with the rate and the time left."""
+    """A bar on a terminal; elsewhere a line after ten seconds, twenty, forty, and then every minute."""
 
     def __init__(self, total: int, unit: str, label: str):
         self.total, self.unit, self.label = total, unit, label
@@ -154,13 +153,10 @@ class Progress:
             self._line(note)
 
     def _line(self, note: str) -> None:
-        if not FIRST_RANK:
-            return
         elapsed = time.monotonic() - self.start
         rate = self.done / max(elapsed, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        print(
+        say(
             f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, "
-            f"{elapsed:.0f} s, about {left:.0f} s left{', ' + note if note else ''}",
-            flush=True,
+            f"{elapsed:.0f} s, about {left:.0f} s left{', ' + note if note else ''}"
         )

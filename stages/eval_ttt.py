@@ -4,8 +4,6 @@ What the mixture of `ngram.mixture` reads of each token is written down on the w
 ranks share the gradients.
 """
 
-import os
-import sys
 import time
 
 import numpy as np
@@ -17,9 +15,8 @@ from fairway.params import load
 from fairway.score.config import Eval, Ttt
 from fairway.score.features import record_stream, tree_of
 from fairway.score.streaming import learned_chunks
-from fairway.train.ranks import Ranks
 from stages.common import ARTIFACTS, PARAMS, REPORTS, Progress, run, write_array, write_json
-from stages.launch import launch, visible_ranks
+from stages.launch import shared
 from stages.validation import Validation, decoded_model, read_validation, write_scores
 
 OUT = ARTIFACTS / "eval_ttt"
@@ -28,18 +25,15 @@ OUT = ARTIFACTS / "eval_ttt"
 def main() -> None:
     scoring, training, cache = load(PARAMS, "eval", Eval), load(PARAMS, "ttt", Ttt), load(PARAMS, "cache", Cache)
     mixture = load(PARAMS, "ngram", Ngram).mixture
-    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
-        sys.exit(launch("stages.eval_ttt", visible_ranks()))
-    ranks = Ranks.join()
-    try:
+    with shared("eval_ttt") as ranks:
         model = decoded_model().to(ranks.device)
         scoring.check(model.architecture.sequence_length)
         validation = read_validation(scoring.context)
         tree = tree_of(model)
         progress = Progress(len(validation.tokens) - 1, "tokens", "eval_ttt")
         start = time.monotonic()
-        share = {"rank": ranks.rank, "size": ranks.size, "average_": ranks.average_, "advance": progress.advance}
-        features = record_stream(model, validation.tokens, scoring, training, cache, mixture, **share)
+        settings = scoring, training, cache, mixture
+        features = record_stream(model, validation.tokens, *settings, advance=progress.advance, ranks=ranks)
         seconds = time.monotonic() - start
         progress.close(f"{validation.bpb(features['nats']):.4f} bpb")
         if ranks.rank == 0:
@@ -48,8 +42,6 @@ def main() -> None:
             rate = round(len(features) / seconds)
             timing = {"seconds": round(seconds, 2), "tokens_per_second": rate, "world_size": ranks.size}
             write_json(REPORTS / "eval_ttt/timing.json", timing)
-    finally:
-        ranks.leave()
 
 
 def write(validation: Validation, features: Features, tree: np.ndarray) -> None:

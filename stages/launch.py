@@ -9,22 +9,48 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+from fairway.train.ranks import Ranks
 
 PARENT = os.getppid()
 GRACE_SECONDS = 30  # for the other ranks to save after one has stopped
 
 
+@contextmanager
+def shared(stage: str, check: Callable[[int], object] = lambda size: None) -> Iterator[Ranks]:
+    """This process among the ranks of a stage. Where there are to be several it starts them and exits as they do.
+
+    `check` raises InputError for a number of ranks that cannot share the work. torchrun's ranks are taken as they are. When
+    the process that started the ranks dies, each of them is interrupted as by SIGTERM.
+    """
+    if "WORLD_SIZE" in os.environ:
+        threading.Thread(target=_stop_without_launcher, daemon=True).start()
+    elif (size := visible_ranks()) > 1:
+        check(size)
+        sys.exit(launch(f"stages.{stage}", size))
+    ranks = Ranks.join()
+    try:
+        check(ranks.size)
+        yield ranks
+    finally:
+        ranks.leave()
+
+
+def _stop_without_launcher() -> None:
+    while os.getppid() == PARENT:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def visible_ranks() -> int:
     """NPROC where it is set, otherwise one rank per GPU, at least one."""
     return int(os.environ.get("NPROC") or max(1, torch.cuda.device_count()))
-
-
-def launcher_gone() -> bool:
-    """Whether the process that started this one has died since: its ranks would go on unseen."""
-    return os.getppid() != PARENT
 
 
 def launch(module: str, ranks: int) -> int:

@@ -1,13 +1,10 @@
 """quant: round the adapted checkpoint to integer grids, by GPTQ with curvature from calibration text.
 
-Calibration reads evenly spaced windows of the training text, text that the network generates, or random tokens: nothing here
-sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte budget
-(`quant.target_bytes`) it codes the weights at several step sizes and adds the bytes of the rest of the submission.
+Nothing here sees the holdout or the validation text. Several ranks share the calibration, the first one rounds. With a byte
+budget (`quant.target_bytes`) it codes the weights at several step sizes and adds the bytes of the rest of the submission.
 """
 
 import dataclasses
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -29,7 +26,7 @@ from fairway.text.shards import read_split
 from fairway.text.tokenizer import read_tokenizer
 from fairway.train.ranks import Ranks
 from stages import common
-from stages.launch import launch, visible_ranks
+from stages.launch import shared
 
 SPLIT = "train"  # of calibration
 BATCH_TOKENS = 4096  # per calibration step: limits the memory of the logits; larger batches are no faster
@@ -38,10 +35,7 @@ SEED = 0  # of generated and random text
 
 def main() -> None:
     params, coder = load(common.PARAMS, "quant", Quant), load(common.PARAMS, "compress", Compress).coder
-    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
-        sys.exit(launch("stages.quant", visible_ranks()))
-    ranks = Ranks.join()
-    try:
+    with shared("quant") as ranks:
         start = time.monotonic()
         model = checkpoint.network(common.ARTIFACTS / "prequant_ttt" / "checkpoint.safetensors").to(ranks.device).eval()
         curvatures, tokens = calibrate(model, params, ranks)
@@ -50,8 +44,6 @@ def main() -> None:
             quantise_and_write(model, curvatures, params, coder)
             common.write_ledger("quant", SPLIT, tokens if params.calibration == "train" else 0)
             common.write_json(common.REPORTS / "quant" / "timing.json", {"seconds": time.monotonic() - start} | timing)
-    finally:
-        ranks.leave()
 
 
 def calibrate(model: GPT, params: Quant, ranks: Ranks) -> tuple[dict[str, hessian.Curvature], int]:

@@ -27,10 +27,11 @@ ROUNDING = 1e-6  # bits per byte; metrics are written with six decimals
 
 
 def main() -> None:
-    wanted = {stage: list(MORE_KEYS.get(stage, [])) for stage in STAGES}
-    for key, stage in [(score.metric, score.stage) for score in SCORES if not score.optional] + tables.REST:
-        wanted[stage].append(key)
-    metrics = {stage: read_json(REPORTS / stage / "metrics.json", keys) for stage, keys in wanted.items()}
+    metrics = {}
+    for stage in STAGES:
+        scored = [score.metric for score in SCORES if score.stage == stage and not score.optional]
+        keys = MORE_KEYS.get(stage, []) + scored + tables.REST.get(stage, [])
+        metrics[stage] = read_json(REPORTS / stage / "metrics.json", keys)
     certificate = read_json(Path(record.CERTIFICATE), [])
     record.check(certificate)
     certificate_page = read_page(ARTIFACTS / "certify/certificate.md")

@@ -8,9 +8,7 @@ It starts one process per visible GPU, or NPROC, unless torchrun has started it.
 
 import dataclasses
 import json
-import os
 import shutil
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
 from fairway.train.step import TrainState
 from stages import common
-from stages.launch import launch, launcher_gone, visible_ranks
+from stages.launch import shared
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code
 DATA = common.ARTIFACTS / "tokenize"
@@ -40,18 +38,12 @@ SPLIT = "train"
 
 
 def main() -> None:
-    if "WORLD_SIZE" not in os.environ and visible_ranks() > 1:
-        load(common.PARAMS, "train", Train).passes(visible_ranks())  # refuses ranks that cannot share a step before they start
-        sys.exit(launch("stages.train", visible_ranks()))
-    ranks = Ranks.join()
-    try:
-        train(*(load(common.PARAMS, *section) for section in (("model", Model), ("train", Train), ("qat", Qat))), ranks)
-    finally:
-        ranks.leave()
+    model, config, qat = (load(common.PARAMS, *section) for section in (("model", Model), ("train", Train), ("qat", Qat)))
+    with shared("train", config.passes) as ranks:
+        train(model, config, qat, ranks)
 
 
 def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
-    config.passes(ranks.size)  # refuses ranks of torchrun that cannot share a step
     if ranks.device.type == "cpu":
         deterministic(config.compile)
     tokenizer = read_tokenizer(DATA / "tokenizer.model")
@@ -71,13 +63,17 @@ def train(model_params: Model, config: Train, qat: Qat, ranks: Ranks) -> None:
     progress = common.Progress(config.steps * config.tokens_per_step, "tokens", "train")
     progress.advance(state.tokens)
     with common.deferring_interrupts() as caught:
-        interrupted = lambda: bool(caught) or (ranks.size > 1 and launcher_gone())  # noqa: E731
-        hooks = Hooks(progress.advance, report, partial(resume.save, folder, state, ranks), interrupted)
+        hooks = Hooks(progress.advance, report, partial(resume.save, folder, state, ranks), lambda: bool(caught))
         finished = fit(state, loader, losses, hooks, ranks)
     if not finished:
         common.say(f"train: saved at step {state.step}; `dvc repro` continues from here")
         raise KeyboardInterrupt
     progress.close(f"loss {state.history[-1]['loss']:.3f}")
+    if state.stopped_by_clock:
+        common.say(
+            f"train: train.wall_clock_seconds {config.wall_clock_seconds:g} ended it after {state.step:,} of {config.steps:,} "
+            "steps; the weights depend on the speed of the machine: raise it, or lower train.steps, for a run that repeats"
+        )
     if ranks.rank == 0:
         with common.replacing(common.ARTIFACTS / "train/checkpoint.safetensors") as path:
             checkpoint.save(path, architecture, state.exported())

@@ -30,46 +30,37 @@ def decompress(data: bytes, coder: str, size: int) -> bytes:
     Allocates at most `size` and the decoder's tables (brotli: also a window of up to 16 MiB), whatever `data` claims.
     """
     unpack = {"zstd": _unpack_zstd, "lzma": _unpack_lzma, "brotli": _unpack_brotli}[coder]
-    content = unpack(data, size)
-    if len(content) != size:
-        raise ValueError(f"{coder} stream of {len(content)} bytes or more, expected {size}")
+    try:
+        content, ended = unpack(data, size)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # every library has its own
+        raise ValueError(str(error)) from None
+    if not ended or len(content) != size:
+        raise ValueError(f"the {coder} stream does not end after {size} bytes")
     return content
 
 
-def _unpack_zstd(data: bytes, size: int) -> bytes:
+def _unpack_zstd(data: bytes, size: int) -> tuple[bytes, bool]:
     import zstandard
 
-    try:
-        frame = zstandard.get_frame_parameters(data)
-        if frame.content_size != size:  # the one-shot decompressor would allocate as much
-            raise ValueError(f"zstd frame of {frame.content_size} bytes, expected {size}")
-        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
+    if zstandard.get_frame_parameters(data).content_size != size:  # the one-shot decompressor would allocate as much
+        return b"", False
+    return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False), True
 
 
-def _unpack_lzma(data: bytes, size: int) -> bytes:
+def _unpack_lzma(data: bytes, size: int) -> tuple[bytes, bool]:
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=max(size, SMALLEST_DICTIONARY) + LZMA_OVERHEAD)
-    try:
-        content = decompressor.decompress(data, size + 1)
-    except lzma.LZMAError as error:
-        raise ValueError(str(error)) from None
-    if not decompressor.eof or decompressor.unused_data:
-        raise ValueError(f"LZMA stream does not end after {size} bytes")
-    return content
+    content = decompressor.decompress(data, size + 1)
+    return content, decompressor.eof and not decompressor.unused_data
 
 
-def _unpack_brotli(data: bytes, size: int) -> bytes:
+def _unpack_brotli(data: bytes, size: int) -> tuple[bytes, bool]:
     import brotli
 
     decompressor = brotli.Decompressor()
-    try:
-        content = decompressor.process(data, output_buffer_limit=size + 1)
-    except brotli.error as error:
-        raise ValueError(str(error)) from None
-    if not decompressor.is_finished():
-        raise ValueError(f"brotli stream does not end after {size} bytes")
-    return content
+    content = decompressor.process(data, output_buffer_limit=size + 1)
+    return content, decompressor.is_finished()
 
 
 def _lzma_filter(size: int) -> dict:

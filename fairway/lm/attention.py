@@ -3,8 +3,7 @@
 Unusual: q and k are RMS-normalized per head and q has a learned gain per head; rotary embedding turns only the first
 `rope_dims` of a head's dimensions; values may get a learned embedding of their token and a part of the first layer's
 values; exclusive self-attention (XSA) removes from each head's output its part along the token's own value, and a gate
-scales the rest. While streaming, a token attends to the last `context` positions, itself included, and where
-documents are kept apart to none before the start of its own: together the band of a chunk.
+scales the rest.
 
 Shape letters: B batch, T time, S keys, D width, H query heads, G key/value heads, N head width, R half of rope_dims.
 """
@@ -24,18 +23,12 @@ FLEX_QUERIES = 128  # a block of flex_attention's mask: the dense kernel takes f
 PIECE = 32  # smallest number of queries that the dense kernel gets at once
 
 
-def band_rule(first_BT: Tensor, own_T: Tensor) -> Callable[..., Tensor]:
-    """A query sees the keys from the first of its document and context to its own; a mask_mod of flex_attention."""
-
-    def sees(b, h, q, k):
-        return (first_BT[b, q] <= k) & (k <= own_T[q])
-
-    return sees
-
-
 @dataclass(frozen=True)
 class Band:
-    """Which of the S available keys the queries of a chunk see: made once, the same in all layers."""
+    """Which of the S available keys the queries of a chunk see while streaming: made once, the same in all layers.
+
+    A token sees the last `context` positions, itself included, and where documents are kept apart none before its own.
+    """
 
     first_BT: Tensor  # index of the first key that each query sees, at most context − 1 before its own
     keys: int  # S; the last T are the chunk's own
@@ -55,8 +48,9 @@ class Band:
 
     @functools.cached_property
     def rule(self) -> Callable[..., Tensor]:
-        T = self.first_BT.shape[1]
-        return band_rule(self.first_BT, torch.arange(self.keys - T, self.keys, device=self.first_BT.device))
+        """A query sees the keys from the first of its document and context to its own; a mask_mod of flex_attention."""
+        first_BT, own_T = self.first_BT, torch.arange(self.keys, device=self.first_BT.device)[-self.first_BT.shape[1] :]
+        return lambda b, h, q, k: (first_BT[b, q] <= k) & (k <= own_T[q])
 
     @functools.cached_property
     def block_mask(self) -> BlockMask:
@@ -203,7 +197,7 @@ class Attention(nn.Module):
         return self.output(y_BTHN.reshape(B, T, D))
 
     def _values(self, x_BTD: Tensor, shared: Shared) -> Tensor:
-        """Values (B, T, V) of all heads, with the token's embedding and the first layer's values where they are on (#1185)."""
+        """(B, T, V) of all heads, with the token's embedding and the first layer's values where they are on (#1185)."""
         v_BTV = self.value(x_BTD)
         if self.value_embedding_scale is not None:
             v_BTV = v_BTV + self.value_embedding_scale * shared.value_embedding_BTV

@@ -39,14 +39,20 @@ def load(path: Path | str) -> tuple[Architecture, dict[str, torch.Tensor]]:
 def network(path: Path | str) -> GPT:
     """The network of a checkpoint. Raises InputError as `load`, and when its tensors are not those of its architecture."""
     architecture, state = load(path)
-    model = GPT(architecture)
-    found, expected = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (state, model.state_dict()))
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            raise InputError(
-                f"{path}: tensor '{name}' has shape {found.get(name)}, its architecture expects {expected.get(name)}; {RERUN}"
-            )
-        if not (state[name].abs() <= LARGEST).all():
+    model = shaped(path, architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    for name, tensor in state.items():
+        if not (tensor.abs() <= LARGEST).all():
             raise InputError(f"{path}: tensor '{name}' holds values beyond ±{LARGEST:,.0f}, or none at all; {RERUN}")
     model.load_state_dict(state)
+    return model
+
+
+def shaped(path: Path | str, architecture: Architecture, found: dict[str, tuple]) -> GPT:
+    """A network of this architecture. Raises InputError when its tensors have other shapes than those found in a file."""
+    model = GPT(architecture)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            problem = f"has shape {found.get(name)}, its architecture expects {expected.get(name)}"
+            raise InputError(f"{path}: tensor '{name}' {problem}; {RERUN}")
     return model

@@ -10,6 +10,14 @@ from fairway.bounds import bounded
 from fairway.errors import InputError
 
 
+def check_layers(name: str, chosen: list[int], layers: int) -> None:
+    """Raises InputError unless a list of layers names layers of the stack, each once."""
+    if not all(-layers <= layer < layers for layer in chosen):
+        raise InputError(f"{name} is {chosen}; a stack of {layers} has layers 0 to {layers - 1}")
+    if len({layer % layers for layer in chosen}) < len(chosen):
+        raise InputError(f"{name} is {chosen}; expected each layer once")
+
+
 @dataclass(frozen=True)
 class Model:
     """Sizes and switches of the network; by default a plain decoder. Sources: #549, #598, #861, #885, #1185, #1406."""
@@ -58,29 +66,16 @@ class Model:
             raise InputError(f"model.xsa_layers {self.xsa_layers} exceeds model.layers {self.layers}")
         if self.bigram_buckets == 1:
             raise InputError("model.bigram_buckets is 1; expected 0 (off) or at least 2, one of them for the start")
-        for name in ("value_embedding_layers", "mod_layers"):
-            self._check_layers(name)
-        if self.recurrence != "none":
-            self._check_layers("recurrence_layers")
+        recurrent = ["recurrence_layers"] if self.recurrence != "none" else []
+        for name in ("value_embedding_layers", "mod_layers", *recurrent):
+            check_layers(f"model.{name}", getattr(self, name), self.layers)
+        if recurrent:
             again = self.at(self.recurrence_layers)
             if not again or again != list(range(again[0], again[0] + len(again))):
                 raise InputError(
                     f"model.recurrence_layers is {self.recurrence_layers}; "
                     f"expected at least one layer, consecutive, for model.recurrence {self.recurrence}"
                 )
-
-    def _check_layers(self, name: str) -> None:
-        """Raises InputError unless a list of layers names layers of the stack, each once."""
-        chosen = getattr(self, name)
-        if len(chosen) > self.layers:
-            raise InputError(f"model.{name} has {len(chosen)} layers, more than model.layers {self.layers}")
-        for layer in chosen:
-            if not -self.layers <= layer < self.layers:
-                raise InputError(
-                    f"model.{name} names layer {layer}; a stack of {self.layers} has layers 0 to {self.layers - 1}"
-                )
-        if len(set(self.at(chosen))) < len(chosen):
-            raise InputError(f"model.{name} is {chosen}; expected each layer once")
 
     def at(self, layers: list[int]) -> list[int]:
         """The same layers counted from the first."""

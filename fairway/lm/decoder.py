@@ -1,8 +1,7 @@
 """The network one token at a time, in compiled loops over its own weights: what a decoder runs. model.py is its oracle.
 
 A token of the default network costs PyTorch 2.7 ms, nearly all of it spent on starting four hundred small operations; here
-it costs as long as it takes to read the weights once. The steps of the modules lie beside them: attention_step.py,
-feed_forward_step.py, embeddings_step.py.
+it costs as long as it takes to read the weights once.
 
 Shape letters: D width, V all of a token's key or value dimensions, R half of rope_dims.
 """
@@ -20,7 +19,7 @@ from fairway.lm.operations import normalized, product, view
 
 
 class BlockWeights(NamedTuple):
-    """The parameters of a block: arrays of float32, with values that change nothing where the architecture has none."""
+    """The parameters of a block; they change nothing where the architecture has none."""
 
     norm_scale: float
     residual_mix_2D: np.ndarray

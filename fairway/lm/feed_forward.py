@@ -47,7 +47,7 @@ class FeedForward(nn.Module):
 
 
 class Router(nn.Module):
-    """Sends a token through a layer where its score exceeds a threshold; `capacity` is the part that should pass.
+    """`capacity` is the part of the tokens that should pass.
 
     The threshold follows the quantile of the scores by the gradient of its pinball loss, so it needs no buffer and is
     the same on all ranks. In training the chosen tokens of a window are packed into a fixed number of places, first come,

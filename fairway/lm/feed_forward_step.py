@@ -17,7 +17,7 @@ LEAKY_RELU2, STAR_RELU, SWIGLU, _ = range(4)
 
 
 class FeedForwardWeights(NamedTuple):
-    """The parameters of a layer and of its router, arrays of float32; empty, or one zero, where the architecture has none."""
+    """The parameters of a layer and of its router; empty, or one zero, where the architecture has none."""
 
     activation: int  # index into ACTIVATIONS
     leaky_slope: float

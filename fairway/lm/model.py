@@ -6,7 +6,7 @@ half of the passes to the second, the last output first; some blocks may run aga
 and no norm weights; the head is the embedding table, its logits capped by cap·tanh(logits/cap).
 The same forward pass trains on windows and, given a `StreamState`, goes through a text in chunks of any size.
 
-The modules `stream` and `unembedding` are the embedding and the LM head. Checkpoints and artifacts know them by these names.
+The modules `stream` and `unembedding` are the embedding and the LM head: tensors have these names in files.
 """
 
 import math

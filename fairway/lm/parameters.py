@@ -109,5 +109,5 @@ def module_of(name: str) -> str:
 
 
 def of_feed_forward(name: str) -> bool:
-    """The matrices of these layers, what else an activation learns, and the scales per channel through which they return."""
+    """Whether it is part of a feed-forward layer, or the scales per channel through which that returns."""
     return ".feed_forward" in name

@@ -15,7 +15,7 @@ from fairway.kernels import njit
 from fairway.mixture.config import Ngram
 from fairway.mixture.features import Features
 from fairway.mixture.hashed_counts import HashedCounts
-from fairway.mixture.match import MatchEstimator
+from fairway.mixture.match import MatchModel
 from fairway.mixture.ngram_table import Cursor, add_longer, advance, empty_table, find, grown, start_of_text
 
 # total: the counts of all successors; ones, twos, more: how many of them have been counted once, twice, more often
@@ -42,7 +42,7 @@ def estimator_of(settings: Ngram, vocabulary_size: int) -> Estimator:
     if settings.mixture == "none":
         return NoEstimator()
     if settings.mixture == "tilt":
-        return MatchEstimator(vocabulary_size)
+        return MatchModel(vocabulary_size)
     counts = HashedCounts if settings.estimator == "hashed_ratio" else Counts
     return NgramEstimator(counts(settings, vocabulary_size), settings.update_tokens)
 
@@ -69,34 +69,27 @@ class NgramEstimator:
         self.missing = update_tokens  # tokens until they are
 
     def of_targets(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
-        tokens = features["token"].astype(np.int64)
+        return self._read(features["token"].astype(np.int64))
+
+    def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
+        return self.counts.of_all_tokens()
+
+    def observe(self, token: int) -> None:
+        self._read(np.array([token]))
+
+    def _read(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.update_tokens == 1:
             return self.counts.learn(tokens)
         results = []
         while len(tokens):
             piece, tokens = tokens[: self.missing], tokens[self.missing :]
             results.append(self.counts.look(piece))
-            self._wait(piece)
+            self.waiting.append(piece)
+            self.missing -= len(piece)
+            if self.missing == 0:
+                self.counts.learn(np.concatenate(self.waiting))
+                self.waiting, self.missing = [], self.update_tokens
         return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
-
-    def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
-        return self.counts.of_all_tokens()
-
-    def observe(self, token: int) -> None:
-        tokens = np.array([token])
-        if self.update_tokens == 1:
-            self.counts.learn(tokens)
-        else:
-            self.counts.look(tokens)
-            self._wait(tokens)
-
-    def _wait(self, tokens: np.ndarray) -> None:
-        """Tokens that do not reach beyond the next update."""
-        self.waiting.append(tokens)
-        self.missing -= len(tokens)
-        if self.missing == 0:
-            self.counts.learn(np.concatenate(self.waiting))
-            self.waiting, self.missing = [], self.update_tokens
 
 
 class Rule(NamedTuple):
@@ -136,12 +129,11 @@ class Counts:
         return estimates, estimate_all(self.table, self.read, self.rule, estimates)
 
     def _walk(self, cursor: Cursor, tokens: np.ndarray, counting: bool) -> tuple[np.ndarray, np.ndarray]:
-        estimates, matched = np.zeros((len(tokens), len(cursor.contexts))), np.empty(len(tokens), np.int64)
-        done = walk(self.table, cursor, self.rule, tokens, 0, counting, self.limit, estimates, matched)
-        while done < len(tokens):
+        out = np.zeros((len(tokens), len(cursor.contexts))), np.empty(len(tokens), np.int64)
+        done = 0
+        while (done := walk(self.table, cursor, self.rule, tokens, done, counting, self.limit, *out)) < len(tokens):
             self.table = grown(self.table, self.rule.vocabulary_size, self.limit)
-            done = walk(self.table, cursor, self.rule, tokens, done, counting, self.limit, estimates, matched)
-        return estimates, matched
+        return out
 
 
 @njit

@@ -19,7 +19,11 @@ NODE = np.dtype([("parent", "u4"), ("count", "u4"), ("best_count", "u4"), ("toke
 
 
 class MatchModel:
-    """The successors of every context of a text so far; no new ones when `table_entries` n-grams are held."""
+    """The successors of every context of a text so far; no new ones when `table_entries` n-grams are held.
+
+    As an estimator (estimators.py): of each token, the network's probability of the match token, and 1 where it is that token.
+    Its order is the length of the match with the token itself, 0 without a match.
+    """
 
     def __init__(self, vocabulary_size: int, table_entries: int = TABLE_ENTRIES):
         self.vocabulary_size, self.limit = vocabulary_size, 1 + vocabulary_size + table_entries
@@ -33,41 +37,22 @@ class MatchModel:
         self.scan(np.array([token]))
 
     def scan(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The match token for each token, uint16 (N,), and the length of its context, uint8 (N,); each token is then
-        observed."""
-        matches, lengths = np.empty(len(tokens), np.uint16), np.empty(len(tokens), np.uint8)
-        done = scan(self.table, self.cursor, tokens, 0, self.limit, matches, lengths)
-        while done < len(tokens):
+        """The match token for each token, uint16 (N,), and the length of its context, uint8 (N,); it is then observed."""
+        out = np.empty(len(tokens), np.uint16), np.empty(len(tokens), np.uint8)
+        done = 0
+        while (done := scan(self.table, self.cursor, tokens, done, self.limit, *out)) < len(tokens):
             self.table = grown(self.table, self.vocabulary_size, self.limit)
-            done = scan(self.table, self.cursor, tokens, done, self.limit, matches, lengths)
-        return matches, lengths
-
-
-class MatchEstimator:
-    """The match as an estimator: of each token, the network's probability of the match token, and 1 where it is that token.
-
-    Its order is the length of the match with the token itself, 0 without a match.
-    """
-
-    def __init__(self, vocabulary_size: int):
-        self.model = MatchModel(vocabulary_size)
+        return out
 
     def of_targets(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
-        matches, lengths = self.model.scan(features["token"])
+        matches, lengths = self.scan(features["token"])
         estimates = np.stack((np.exp(-features["match_nats"].astype(np.float64)), features["token"] == matches), axis=1)
-        return estimates, _order(lengths.astype(np.int64))
+        return estimates, lengths.astype(np.int64) + (lengths > 0)
 
     def of_all_tokens(self, neural: np.ndarray) -> tuple[np.ndarray, int]:
-        match, length = self.model.predict()
+        match, length = self.predict()
         estimates = np.stack((np.full(len(neural), neural[match]), np.arange(len(neural)) == match), axis=1)
-        return estimates, _order(length)
-
-    def observe(self, token: int) -> None:
-        self.model.observe(token)
-
-
-def _order(length: np.ndarray | int) -> np.ndarray | int:
-    return length + (length > 0)
+        return estimates, length + (length > 0)
 
 
 @njit

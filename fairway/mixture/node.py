@@ -179,7 +179,7 @@ def class_of_entropy(entropy, config):
 
 @njit
 def forward(state, text, config, rank, level, lo, hi, levels, given_N2, nearest, entropy, odds_N):
-    """Log-odds of going right at a node and at those below it on the way to the leaf `rank`, `levels` in all, into `odds_N`.
+    """Log-odds of going right at a node and at those below it on the way to the leaf `rank`, `levels` at most, into `odds_N`.
 
     `given_N2` are the network's, and those of network and cache together. Everything that learning needs is left behind.
     """
@@ -193,6 +193,8 @@ def forward(state, text, config, rank, level, lo, hi, levels, given_N2, nearest,
     cosine_class, width = class_of_cosine(nearest), inputs.shape[1]
     matched = state.ranks_V[text[cursor[MATCH_AT]]] if cursor[MATCH_AT] >= 0 else -1  # the leaf that the match predicts
     for n in range(levels):
+        if hi - lo == 1:
+            break
         half = middle(lo, hi)
 
         # Network and cache. The second input is the difference that the cache makes, so that its weight says how far the

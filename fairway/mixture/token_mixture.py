@@ -1,8 +1,7 @@
-"""The network mixed with estimates of whole tokens: every kind of `ngram.mixture` but `tree`.
+"""The network mixed with estimates of whole tokens (estimators.py) by weights (weights.py): all of `ngram.mixture` but `tree`.
 
-An estimator says what the text so far makes of the next token (estimators.py); weights bring that together with what the
-network says (weights.py). The result is a distribution if the parts are distributions. A token is scored first and then
-learned from: by the weights at once, by the estimator when it chooses.
+The result is a distribution if the parts are. A token is scored first and then learned from: by the weights at once, by the
+estimator when it chooses.
 """
 
 import numpy as np

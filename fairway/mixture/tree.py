@@ -27,17 +27,6 @@ def depth(vocabulary_size: int) -> int:
 
 
 @njit
-def levels_to(rank, vocabulary_size):
-    """Decisions on the path to a leaf."""
-    lo, hi, levels = 0, vocabulary_size, 0
-    while hi - lo > 1:
-        half = middle(lo, hi)
-        lo, hi = (half, hi) if rank >= half else (lo, half)
-        levels += 1
-    return levels
-
-
-@njit
 def odds_between(below_V1, lo, hi):
     """Log-odds of the right half of a node, from running sums (V + 1,) of probabilities in the order of the leaves."""
     half = middle(lo, hi)

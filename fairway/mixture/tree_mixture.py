@@ -13,7 +13,7 @@ from fairway.mixture.config import Ngram
 from fairway.mixture.context_table import count_successor
 from fairway.mixture.features import Features, NextTokenInputs
 from fairway.mixture.node import ORDERS_SEEN, TEXT_LENGTH, append, backward, forward, look_up, squash, start, tree_config
-from fairway.mixture.tree import depth, levels_to, middle, nats_of, odds_between
+from fairway.mixture.tree import depth, middle, nats_of, odds_between
 
 BLOCK = 1 << 16  # tokens between two looks at the sizes of table and text
 
@@ -25,8 +25,7 @@ def scan(state, text, entries, used, config, tokens, paths_ND2, nearest, entropi
     for i in range(len(tokens)):
         look_up(state, text, entries, config)
         V, rank = config.vocabulary_size, state.ranks_V[tokens[i]]
-        levels = levels_to(rank, V)
-        forward(state, text, config, rank, 0, 0, V, levels, paths_ND2[i], nearest[i], entropies[i], odds_D)
+        forward(state, text, config, rank, 0, 0, V, len(odds_D), paths_ND2[i], nearest[i], entropies[i], odds_D)
         nats[i], orders[i] = nats_of(odds_D, rank, V), state.cursor[ORDERS_SEEN] + 1
         backward(state, text, config, rank, odds_D)
         for c in range(config.contexts):
@@ -41,24 +40,6 @@ def chance_of_right(state, text, config, network_V1, cached_V1, lo, hi, level, n
     given[0, 0], given[0, 1] = odds_between(network_V1, lo, hi), odds_between(cached_V1, lo, hi)
     forward(state, text, config, lo, level, lo, hi, 1, given, nearest, entropy, odds)
     return squash(odds[0])
-
-
-@njit
-def leaves(state, text, config, network_V1, cached_V1, nearest, entropy, out):
-    """Probabilities of all leaves: a walk over all nodes, with those that are still to do on a stack."""
-    todo, mass = np.zeros((2 * len(out), 3), np.int64), np.ones(2 * len(out))
-    todo[0, 1], top = config.vocabulary_size, 1
-    while top:
-        top -= 1
-        lo, hi, level, here = todo[top, 0], todo[top, 1], todo[top, 2], mass[top]
-        if hi - lo == 1:
-            out[lo] = here
-            continue
-        half = middle(lo, hi)
-        right = chance_of_right(state, text, config, network_V1, cached_V1, lo, hi, level, nearest, entropy)
-        todo[top, 0], todo[top, 1], todo[top, 2], mass[top] = lo, half, level + 1, here * (1 - right)
-        todo[top + 1, 0], todo[top + 1, 1], todo[top + 1, 2], mass[top + 1] = half, hi, level + 1, here * right
-        top += 2
 
 
 @njit
@@ -78,10 +59,7 @@ def word_starts(pieces: list[bytes]) -> np.ndarray:
 
 
 class TreeMixture:
-    """See protocol.Mixture.
-
-    `ranks` uint16 (V,) are the places of the tokens among the tree's leaves, `starts` bool (V,) says which begin a word.
-    """
+    """See protocol.Mixture and protocol.mixture_of."""
 
     def __init__(self, settings: Ngram, ranks: np.ndarray, starts: np.ndarray, bos: int):
         self.config = tree_config(settings, len(ranks))
@@ -111,9 +89,14 @@ class TreeMixture:
         return chance_of_right(self.state, self.text, self.config, *self.below, *node, self.nearest, self.entropy)
 
     def distribution(self) -> np.ndarray:
-        out = np.empty(self.config.vocabulary_size)
-        leaves(self.state, self.text, self.config, *self.below, self.nearest, self.entropy, out)
-        return out[self.state.ranks_V]
+        nodes, chance_V = [(0, len(self.ranks), 0)], np.ones(len(self.ranks))
+        for lo, hi, level in nodes:
+            if hi - lo > 1:
+                half, right = middle(lo, hi), self.right(lo, hi, level)
+                chance_V[lo:half] *= 1 - right
+                chance_V[half:hi] *= right
+                nodes += [(lo, half, level + 1), (half, hi, level + 1)]
+        return chance_V[self.ranks]
 
     def observe(self, token: int) -> None:
         path_D2 = np.zeros((depth(self.config.vocabulary_size), 2))

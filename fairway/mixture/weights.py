@@ -85,7 +85,7 @@ class Tilt:
 
     p'(v) = p(v)·e^{β[v = m]} / (1 + p(m)·(e^β − 1)), which sums to one whatever β and m are. There is one β per order of the
     match; all start at `ngram.tilt`, and each follows the gradient of ln p', which is [v = m] − p'(m). With
-    `ngram.learning_rate` 0 they stay, as published. The estimates are p(m) and [v = m] (match.MatchEstimator).
+    `ngram.learning_rate` 0 they stay, as published. The estimates are p(m) and [v = m] (match.MatchModel).
     """
 
     def __init__(self, settings: Ngram, vocabulary_size: int):

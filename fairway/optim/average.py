@@ -1,58 +1,60 @@
-"""Averages of the weights over training; the average (`shadow`) is exported instead of the last step's weights.
+"""Averages over the steps of training: of the weights, and of the gradients."""
 
-Both kinds are float32 whatever the dtype of the weights, hold parameters only (not buffers), and start as the initial weights.
-"""
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-def copy_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone().float() for name, parameter in model.named_parameters()}
-
-
-@torch.no_grad()
-def move_(shadow: dict[str, Tensor], model: nn.Module, fraction: float) -> None:
-    """shadow ← (1 − fraction)·shadow + fraction·weights."""
-    weights = [parameter.float() for parameter in model.parameters()]
-    torch._foreach_lerp_(list(shadow.values()), weights, fraction)
-
-
 class WeightAverage:
-    """Exponential moving average: shadow ← decay·shadow + (1 − decay)·weights after every step.
+    """Exported instead of the last step's weights: shadow ← (1 − f)·shadow + f·weights at update n, in float32.
 
-    The decay is min(decay, (1 + step) / (10 + step)), so that short runs forget the initial weights.
+    It holds the parameters and starts as the initial weights. With a decay this is an exponential moving average, f = 1 −
+    min(decay, (1 + n) / (10 + n)), so that short runs forget the initial weights. Without one it is the plain mean of the
+    weights at all updates, f = 1/n: stochastic weight averaging (Izmailov et al. 2018).
     """
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.steps, self.shadow = decay, 0, copy_of(model)
+    def __init__(self, model: nn.Module, decay: float | None = None):
+        self.decay, self.updates = decay, 0
+        self.shadow = {name: parameter.detach().clone().float() for name, parameter in model.named_parameters()}
 
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        self.steps += 1
-        move_(self.shadow, model, 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
+        self.updates += 1
+        n = self.updates
+        fraction = 1 / n if self.decay is None else 1 - min(self.decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(self.shadow.values()), [parameter.float() for parameter in model.parameters()], fraction)
 
     def state_dict(self) -> dict:
-        return {"steps": self.steps, "shadow": self.shadow}
+        return {"updates": self.updates, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict) -> None:
-        self.steps, self.shadow = state["steps"], state["shadow"]
+        self.updates, self.shadow = state["updates"], state["shadow"]
 
 
-class SnapshotAverage:
-    """Stochastic weight averaging: the shadow is the plain mean of the weights at all updates (Izmailov et al. 2018).
+class Grokfast:
+    """Amplifies the slow part of the gradients (Lee et al. 2024, arXiv 2405.20233, the EMA filter).
 
-    The caller chooses the steps: #549 takes every 50th step late in the warm-down.
+    slow ← decay·slow + (1 − decay)·g, starting as the first g; then g ← g + weight·slow. In #1185 it acts after clipping, on
+    each rank's own gradients before they are reduced, so each rank has its own slow part.
     """
 
-    def __init__(self, model: nn.Module):
-        self.snapshots, self.shadow = 0, copy_of(model)
+    def __init__(self, weight: float, decay: float):
+        self.weight, self.decay = weight, decay
+        self.slow: list[Tensor] = []  # in the order of the parameters
 
-    def update(self, model: nn.Module) -> None:
-        self.snapshots += 1
-        move_(self.shadow, model, 1 / self.snapshots)
+    @torch.no_grad()
+    def apply(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Change the gradients in place. The same parameters must have a gradient at every call."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.slow:
+            torch._foreach_lerp_(self.slow, gradients, 1 - self.decay)
+        else:
+            self.slow = [gradient.clone() for gradient in gradients]
+        torch._foreach_add_(gradients, self.slow, alpha=self.weight)
 
     def state_dict(self) -> dict:
-        return {"snapshots": self.snapshots, "shadow": self.shadow}
+        return {"slow": self.slow}
 
     def load_state_dict(self, state: dict) -> None:
-        self.snapshots, self.shadow = state["snapshots"], state["shadow"]
+        self.slow = state["slow"]

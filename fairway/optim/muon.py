@@ -57,12 +57,6 @@ def margin(coefficients: Coefficients) -> float:
     return 1.0 if coefficients[0] == COEFFICIENTS["newton_schulz"][0] else 1.01
 
 
-def normalise_rows_(update_NRC: Tensor) -> Tensor:
-    """Scale every row to length 1, in place: MuonEq-R, which the merged SP4096 records apply before the orthogonalization."""
-    norm_NR1 = torch.linalg.vector_norm(update_NRC, dim=-1, keepdim=True, dtype=torch.float32)
-    return update_NRC.div_(norm_NR1.clamp(min=1e-7))
-
-
 @dataclass
 class Stack:
     """Matrices of one shape and one parameter group during one step.
@@ -194,6 +188,6 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         buffer = torch.add(gradient, state["momentum"], alpha=momentum, out=state["momentum"])
         nesterov = torch.add(gradient, buffer, alpha=momentum, out=gradient)
-        if self.row_normalise:
-            normalise_rows_(nesterov)
+        if self.row_normalise:  # MuonEq-R, which the merged SP4096 records apply
+            nesterov /= torch.linalg.vector_norm(nesterov, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=1e-7)
         return orthogonalise(nesterov, self.dtype, self.coefficients)

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
 from fairway.errors import RERUN, InputError, reading
+from fairway.lm import checkpoint
 from fairway.lm.config import Architecture
-from fairway.lm.model import GPT
 from fairway.params import parse
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.rotation import block_size
@@ -75,19 +75,14 @@ def load(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Te
 def load_whole(path: Path | str) -> tuple[Architecture, dict[str, QuantisedMatrix], Tensors]:
     """Like `load`; raises InputError also when shapes contradict the architecture or values contradict their grids."""
     architecture, matrices, fp16 = load(path)
-    expected = {name: tuple(tensor.shape) for name, tensor in GPT(architecture).state_dict().items()}
     found = {name: matrix.integers.shape for name, matrix in matrices.items()}
-    found |= {name: values.shape for name, values in fp16.items()}
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            problem = f"has shape {found.get(name)}, its architecture expects {expected.get(name)}"
-        elif name in matrices and not _on_its_grid(matrices[name]):
-            problem = "is not on the grid that its metadata describe"
-        elif name in fp16 and not _finite(fp16[name]):
-            problem = "does not hold finite numbers of 16 bits"
-        else:
-            continue
-        raise InputError(f"{path}: tensor '{name}' {problem}; {RERUN}")
+    checkpoint.shaped(path, architecture, found | {name: values.shape for name, values in fp16.items()})
+    for name, matrix in matrices.items():
+        if not _on_its_grid(matrix):
+            raise InputError(f"{path}: tensor '{name}' is not on the grid that its metadata describe; {RERUN}")
+    for name, values in fp16.items():
+        if not _finite(values):
+            raise InputError(f"{path}: tensor '{name}' does not hold finite numbers of 16 bits; {RERUN}")
     return architecture, matrices, fp16
 
 

@@ -43,15 +43,6 @@ def steps(weight_RC: Tensor, rule: Rule, bits: int, deviations: float, per_tenso
     return _least_error(weight_RC, reach_KR / largest_integer(bits), bits, shared=rule == "percentile_matrix")
 
 
-def floored(steps_R: Tensor, bits: int) -> Tensor:
-    """The steps, at least 1/q as in the published int5 and int6 code: for comparison only.
-
-    The floor takes effect on every row whose clip is below 1, which in practice are nearly all: the clip search does nothing
-    there, and all these rows get the same step whatever their scale.
-    """
-    return steps_R.clamp(min=1 / largest_integer(bits))
-
-
 def _quantiles(magnitude_RC: Tensor, shares: tuple[float, ...]) -> Tensor:
     """Quantiles of each row (K, R), interpolated linearly; torch.quantile refuses more than 2^24 elements."""
     ordered_RC = magnitude_RC.sort(dim=1).values
@@ -64,14 +55,11 @@ def _least_error(weight_RC: Tensor, steps_KR: Tensor, bits: int, shared: bool) -
     """Of K candidates per row the one with the least squared rounding error (R,); one candidate for all rows if `shared`."""
     if len(steps_KR) == 1:
         return steps_KR[0]
-    error_KR = torch.stack([_squared_error(weight_RC, steps_R, largest_integer(bits)) for steps_R in steps_KR])
+    limit, errors = largest_integer(bits), []
+    for steps_R in steps_KR.clamp(min=SMALLEST_STEP):
+        rounded_RC = (weight_RC / steps_R[:, None]).round_().clamp_(-limit, limit).mul_(steps_R[:, None])
+        errors.append(rounded_RC.sub_(weight_RC).square_().sum(dim=1))
+    error_KR = torch.stack(errors)
     if shared:
         return steps_KR[error_KR.sum(dim=1).argmin()]
     return steps_KR.gather(0, error_KR.argmin(dim=0)[None])[0]
-
-
-def _squared_error(weight_RC: Tensor, steps_R: Tensor, limit: int) -> Tensor:
-    """Squared rounding error of each row (R,), summed over its weights."""
-    steps_R1 = steps_R.clamp(min=SMALLEST_STEP)[:, None]
-    rounded_RC = (weight_RC / steps_R1).round_().clamp_(-limit, limit).mul_(steps_R1)
-    return rounded_RC.sub_(weight_RC).square_().sum(dim=1)

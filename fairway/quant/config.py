@@ -1,7 +1,7 @@
 """The `quant` section: which grid each tensor is rounded to, and how.
 
-With an entropy coder behind the grid, bits and clip both set the same thing, the step: one bit more, or half the clip, halves
-it (DESIGN 3.4). Bits are the main setting; 12.85 and 20 are the published clips for 6 and 8 bits (#1394).
+Bits are the main setting (clips.py says how the clip trades with them); 12.85 and 20 are the published clips for 6 and 8 bits
+(#1394).
 """
 
 from dataclasses import dataclass

@@ -92,7 +92,9 @@ def gptq(
     weight_CR = np.ascontiguousarray(active_RC[:, factor.order_C].T)
     kept_CR = np.ascontiguousarray(kept_RC[:, factor.order_C].T)
     price_C = grid.rate_weight * PRICE[grid.states] * factor.mean_energy / factor.energy_C
-    rules = _rules(active_RC, scales_R, grid)
+    scale_R = scales_R.astype(np.float64)
+    class_R = width_classes(np.sqrt(np.square(active_RC).mean(axis=1)) / scale_R)
+    rules = scale_R, gaussian_bits(grid.states), class_R, grid.limit, NEXT_STATE.get(grid.states, PLAIN)
     integers_CR = np.empty(weight_CR.shape, np.int8)
     for start in range(0, len(weight_CR), block):
         part = slice(start, min(start + block, len(weight_CR)))
@@ -109,13 +111,6 @@ def nearest(weight_RC: np.ndarray, scales_R: np.ndarray, grid: Grid, kept_RC: np
     """Integers int8 (R, C) of least error without compensation: each weight (on a trellis, each column) on its own."""
     C = weight_RC.shape[1]
     return gptq(weight_RC, Factor(np.eye(C), np.arange(C), np.ones(C, bool), 0.0), scales_R, grid, kept_RC, block=C)
-
-
-def _rules(weight_RC: np.ndarray, scales_R: np.ndarray, grid: Grid) -> tuple:
-    """The arguments of `round_block` that describe the rows and the grid."""
-    scale_R = scales_R.astype(np.float64)
-    class_R = width_classes(np.sqrt(np.square(weight_RC).mean(axis=1)) / scale_R)
-    return scale_R, gaussian_bits(grid.states), class_R, grid.limit, NEXT_STATE.get(grid.states, PLAIN)
 
 
 def error_energy(delta_RC: Tensor, hessian_CC: Tensor) -> Tensor:

@@ -1,9 +1,4 @@
-"""Symmetric grids, one per row: integers −q…q with q = 2^(bits−1) − 1, times a step in fp16.
-
-The step is k·σ/q, σ the row's standard deviation (SDClip, #1394). The published int5/int6 code also floors it at 1/q, which
-takes effect on nearly every row and disables its clip search; there is no such floor here. In Gaussian rows the integers cost
-h(σ) − log2(step) = log2(q·√(2πe)/k) ≈ bits − log2 k + 1.05 bits per weight: doubling k saves one bit.
-"""
+"""Symmetric grids, one per row: integers −q…q with q = 2^(bits−1) − 1, times a step in fp16 (clips.py chooses it)."""
 
 import torch
 from torch import Tensor
@@ -13,15 +8,6 @@ SMALLEST_STEP = 2.0**-24  # the least positive fp16: the step of a row of zeros
 
 def largest_integer(bits: int) -> int:
     return 2 ** (bits - 1) - 1
-
-
-def row_scales(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Steps fp16 (R,) with which the largest integer stands for `clip` standard deviations of the row.
-
-    The deviation is about zero, the centre of the grid, so that constant rows and rows of one column keep their values.
-    """
-    deviation_R = weight_RC.double().square().mean(dim=1).sqrt()
-    return to_half(clip * deviation_R / largest_integer(bits))
 
 
 def to_half(steps_R: Tensor, mantissa_bits: int = 10) -> Tensor:
@@ -35,6 +21,12 @@ def to_half(steps_R: Tensor, mantissa_bits: int = 10) -> Tensor:
     leading_R = torch.frexp(steps_R).exponent - 1
     spacing_R = torch.ldexp(torch.ones_like(steps_R), (leading_R - mantissa_bits).clamp(min=-24))
     return ((steps_R / spacing_R).round() * spacing_R).half()
+
+
+def shortened(values: Tensor, mantissa_bits: int) -> Tensor:
+    """Fp16, rounded to the nearest value with so many bits after the leading one; subnormal results are rounded twice."""
+    mantissa, exponent = torch.frexp(values.double())  # mantissa 0.5…1
+    return torch.ldexp((mantissa * 2.0 ** (mantissa_bits + 1)).round() / 2.0 ** (mantissa_bits + 1), exponent).half()
 
 
 def quantise(weight_RC: Tensor, scales_R: Tensor, bits: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Quantise a whole network: every large weight becomes integers and steps, every other tensor fp16.
 
 In two parts, because meeting a byte budget means trying several step sizes: `prepare` does what does not depend on the steps
-(pruning, rotation, factors of the Hessians), `quantise` the rest, in one thread per matrix. Vectors, scalars and stacks of
-per-channel scales (2-D, but centred on one instead of zero) stay fp16 whatever their size.
+(pruning, rotation, factors of the Hessians), `quantise` the rest, in one thread per matrix. What stays fp16 says
+lm/parameters.py.
 """
 
 import os
@@ -18,7 +18,7 @@ from fairway.lm.parameters import layer_of, role_of
 from fairway.quant import allocation, clips, low_rank, prune
 from fairway.quant.config import Quant
 from fairway.quant.gptq import Factor, Grid, error_energy, factorise, gptq, nearest
-from fairway.quant.grids import entropy_bits, largest_integer, to_half
+from fairway.quant.grids import entropy_bits, largest_integer, shortened, to_half
 from fairway.quant.hessian import Curvature
 from fairway.quant.matrix import QuantisedMatrix
 from fairway.quant.rotation import block_size, rotate, rotate_hessian
@@ -80,8 +80,8 @@ def _prepare(name: str, role: str, tensor: Tensor, curvature: Curvature | None, 
     # Allocation by sensitivity starts from params.bits for all matrices; `prepare` applies extra bits to its result.
     stepping_bits = bits if params.allocation == "uniform" else params.bits
     steps_R = clips.steps(weight_RC, params.clip_rule, stepping_bits, params.clip_of(role), params.per_tensor)
-    if params.scale_floor:
-        steps_R = clips.floored(steps_R, bits)
+    if params.scale_floor:  # the published int5 and int6 code: all rows with a clip below 1, nearly all, get the same step
+        steps_R = steps_R.clamp(min=1 / largest_integer(bits))
     unclipped = params.allocation == "sensitivity" or params.target_bytes > 0
     return Prepared(name, role, original_RC, weight_RC, kept_RC, rotation, curvature, factor, bits, unclipped, steps_R)
 
@@ -106,11 +106,11 @@ def quantise(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         quantised = dict(zip([matrix.name for matrix in matrices], pool.map(finished, matrices), strict=True))
-    losses = {matrix.name: _error(matrix, quantised[matrix.name])[1] for matrix in matrices} if params.repair_matrices else {}
-    worst = low_rank.choose(losses, params.repair_matrices)
-    return quantised | {
-        matrix.name: _corrected(matrix, quantised[matrix.name], params) for matrix in matrices if matrix.name in worst
-    }
+    if not params.repair_matrices:
+        return quantised
+    worst = sorted(matrices, key=lambda matrix: _error(matrix, quantised[matrix.name])[1], reverse=True)
+    corrected = worst[: params.repair_matrices]
+    return quantised | {matrix.name: _corrected(matrix, quantised[matrix.name], params) for matrix in corrected}
 
 
 def _quantise(matrix: Prepared, params: Quant, log2_step_scale: float) -> QuantisedMatrix:
@@ -168,10 +168,9 @@ def _error(matrix: Prepared, quantised: QuantisedMatrix) -> tuple[float, float]:
 def describe(matrices: list[Prepared], quantised: dict[str, QuantisedMatrix], params: Quant) -> list[dict]:
     """One row per matrix, in order.
 
-    name, role, method ("gptq", "gptq_lite", "rtn", or "fallback" where GPTQ had no Hessian or none that damping made positive
-    definite), rows, columns, bits (that the integers need), damping (0 unless gptq), step (geometric mean, in standard
-    deviations of the matrix), relative_error, estimated_loss (nats per token, −1 where calibration measured nothing) and
-    entropy (order-0, bits per weight).
+    method: "fallback" where GPTQ had no Hessian or none that damping made positive definite. bits: that the integers need.
+    step: geometric mean, in standard deviations of the matrix. estimated_loss: nats per token, −1 where calibration measured
+    nothing. entropy: order-0, bits per weight.
     """
     table = []
     for matrix in matrices:
@@ -218,15 +217,3 @@ def fp16_tensors(state: dict[str, Tensor], mantissa_bits: int) -> dict[str, np.n
         for name, tensor in state.items()
         if role_of(name, tensor.shape) == "fp16"
     }
-
-
-def shortened(values: Tensor, mantissa_bits: int) -> Tensor:
-    """Fp16, rounded to the nearest value with so many bits after the leading one."""
-    mantissa, exponent = torch.frexp(values.double())  # mantissa 0.5…1
-    return torch.ldexp((mantissa * 2.0 ** (mantissa_bits + 1)).round() / 2.0 ** (mantissa_bits + 1), exponent).half()
-
-
-def dequantise_state(matrices: dict[str, QuantisedMatrix], fp16: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Every tensor of the network in float32, by name."""
-    restored = {name: torch.from_numpy(matrix.weights()) for name, matrix in matrices.items()}
-    return restored | {name: torch.from_numpy(values.astype(np.float32)) for name, values in fp16.items()}

@@ -27,8 +27,7 @@ def by_layer(roles: pd.DataFrame) -> pd.DataFrame:
 def _depth(layer: str) -> tuple:
     """Embeddings and what else feeds the stack, the blocks, the head, the header."""
     is_block = layer.startswith("block ")
-    late = 3 if layer == "header" else 2 if layer == "lm_head" else 1 if is_block else 0
-    return late, int(layer.split()[1]) if is_block else 0, layer
+    return {"lm_head": 2, "header": 3}.get(layer, int(is_block)), int(layer.split()[1]) if is_block else 0, layer
 
 
 def seconds(timing: dict[str, dict]) -> pd.DataFrame:

@@ -102,7 +102,6 @@ def as_written(value: object) -> str:
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with all columns but the first flush right."""
     return markdown.table(header, rows, range(1, len(header)))
 
 
@@ -133,7 +132,6 @@ def groups(revisions: list[Revision]) -> list[Group]:
 
 
 def scores(group: Group) -> list[float]:
-    """Bits per byte."""
     return [revision.metrics["val_bpb"] for revision in group]
 
 

@@ -1,5 +1,6 @@
 """The report's figures: a DataFrame in, a title that says what it shows and a drawing out.
 
+Each draws the table of its name: those of tables.py and breakdown.py, and loss.tsv and matrices.tsv of train and quant.
 Colors are those of Okabe and Ito (2008), which people tell apart with any color vision; where color carries meaning, a label
 or a sign carries it too.
 """
@@ -11,8 +12,8 @@ import pandas as pd
 
 from fairway.report import charts
 from fairway.report.charts import Curve, svg
-from fairway.report.labels import LEARNERS, MIXTURE, PER_TOKEN, STREAMING, TTT
-from fairway.report.tables import easy_to_hard, overall_gains
+from fairway.report.labels import LEARNERS, MIXTURE, PER_TOKEN, TTT
+from fairway.report.tables import easy_to_hard, gains
 
 ROLE_COLORS = {
     "attention": "blue",
@@ -34,7 +35,6 @@ class Figure(NamedTuple):
 
 
 def ladder(frame: pd.DataFrame) -> Figure:
-    """Bits per byte of each score; `frame` as made by tables.ladder."""
     levels = frame["bpb"].tolist()
     title = f"Quantizing {saves(levels[0] - levels[1])} bits per byte, scoring {saves(levels[1] - levels[-1])}"
     drawing = svg("bits per byte from the float weights to the mixture", charts.waterfall(frame["stage"].tolist(), levels))
@@ -42,17 +42,16 @@ def ladder(frame: pd.DataFrame) -> Figure:
 
 
 def position(frame: pd.DataFrame) -> Figure:
-    """Bits per byte along the text, and what is saved over streaming; `frame` as made by tables.by_position."""
-    gains = overall_gains(frame)
-    title = f"Along the text TTT {saves(gains['ttt'])} bits per byte, the mixture {saves(gains['ngram'])}"
+    sizes = frame["position"].diff().fillna(frame["position"])
+    saved = gains(frame).mul(sizes, axis=0).sum() / sizes.sum()
+    title = f"Along the text TTT {saves(saved['ttt'])} bits per byte, the mixture {saves(saved['ngram'])}"
     drawing = compared(frame, [0, *frame["position"].tolist()], "byte of the validation text")
     return Figure("position", title, drawing, "report/position.tsv")
 
 
 def documents(frame: pd.DataFrame) -> Figure:
-    """Bits per byte of documents as wide as they are long, the easiest first; `frame` as made by tables.by_document."""
     groups, count = easy_to_hard(frame), int((frame["bytes"] > 0).sum())
-    fewer = {score.column: int((frame[STREAMING.column] > frame[score.column]).sum()) for score in LEARNERS}
+    fewer = (gains(frame) > 0).sum()
     title = f"TTT saves bits in {fewer['ttt']:,} of {count:,} documents, the mixture in {fewer['ngram']:,}"
     where = "documents, the easiest first, as wide as they are long (bytes)"
     return Figure("documents", title, compared(groups, [0, *groups["bytes"].cumsum().tolist()], where), "report/documents.tsv")
@@ -61,17 +60,14 @@ def documents(frame: pd.DataFrame) -> Figure:
 def compared(frame: pd.DataFrame, edges: list[int], where: str) -> str:
     """Steps between edges (bytes): bits per byte of each score above, what the learners save over streaming below."""
     levels = [Curve(score.color, edges, frame[score.column].tolist()) for score in PER_TOKEN]
-    gains = [Curve(s.color, edges, (frame[STREAMING.column] - frame[s.column]).tolist()) for s in LEARNERS]
+    saved = [Curve(score.color, edges, gains(frame)[score.column].tolist()) for score in LEARNERS]
     above = charts.curves(levels, ("", "bits per byte"), steps=True)
-    below = charts.curves(gains, (where, "saved over streaming"), steps=True, zero=True)
+    below = charts.curves(saved, (where, "saved over streaming"), steps=True, zero=True)
     return svg(f"bits per byte by {where}, and what is saved", above, below, legend=LEGEND)
 
 
 def savings(frame: pd.DataFrame) -> Figure:
-    """Bits saved over streaming up to each position, one panel per learner; `frame` as made by tables.savings.
-
-    The dashed line ends at the same point with one slope: a curve that runs below it learns more and more.
-    """
+    """One panel per learner. A curve that runs below the dashed line, which has one slope, learns more and more."""
     x = frame["position"].tolist()
     panels = []
     for score in LEARNERS:
@@ -88,7 +84,6 @@ def savings(frame: pd.DataFrame) -> Figure:
 
 
 def orders(frame: pd.DataFrame) -> Figure:
-    """Bits per byte of network and mixture by order, and what each order saves; `frame` as made by tables.by_order."""
     size = frame["bytes"].sum()
     network, saved = (frame["neural"] * frame["bytes"]).sum() / size, frame["saved"] / size
     x = frame["order"].tolist()
@@ -109,7 +104,6 @@ def orders(frame: pd.DataFrame) -> Figure:
 
 
 def parts(frame: pd.DataFrame) -> Figure:
-    """Bytes of the submission by part; `frame` as made by tables.byte_parts."""
     sizes, whole = frame["bytes"].tolist(), frame["bytes"].sum()
     is_weights = frame["part"].str.startswith("weights").tolist()
     split = {"blue": [size * own for size, own in zip(sizes, is_weights, strict=True)]}
@@ -122,7 +116,6 @@ def parts(frame: pd.DataFrame) -> Figure:
 
 
 def layers(frame: pd.DataFrame) -> Figure:
-    """Bytes of the weights by layer and role; `frame` as made by breakdown.by_layer."""
     names: dict[str, list[str]] = {}
     for role in frame.columns.drop(["layer", "weights", "bytes"]):
         names.setdefault(ROLE_COLORS.get(role, "grey"), []).append(role)
@@ -134,7 +127,6 @@ def layers(frame: pd.DataFrame) -> Figure:
 
 
 def loss(frame: pd.DataFrame) -> Figure:
-    """Training loss; `frame` has step and loss (nats per token)."""
     first, last = frame["loss"].iloc[0], frame["loss"].iloc[-1]
     curve = Curve("blue", frame["step"].tolist(), frame["loss"].tolist())
     panel = charts.curves([curve], ("step", "nats per token (log scale)"), logarithmic=True)
@@ -144,7 +136,6 @@ def loss(frame: pd.DataFrame) -> Figure:
 
 
 def matrices(frame: pd.DataFrame) -> Figure:
-    """Error of every quantized matrix by role; `frame` is reports/quant/matrices.tsv."""
     rows: dict[str, list[tuple[float, str]]] = {}
     for row in frame.itertuples():
         rows.setdefault(row.role.replace("_", " "), []).append((row.relative_error, f"{row.name}: {row.relative_error:.4f}"))
@@ -155,7 +146,6 @@ def matrices(frame: pd.DataFrame) -> Figure:
 
 
 def seconds(frame: pd.DataFrame) -> Figure:
-    """Seconds by stage; `frame` as made by breakdown.seconds."""
     clocks, longest = frame["seconds"].tolist(), frame.loc[frame["seconds"].idxmax()]
     notes = [f"{value:,.1f} s ({share:.0%})" for value, share in zip(clocks, frame["share"], strict=True)]
     drawing = svg("seconds of each stage", charts.bars(frame["stage"].tolist(), {"blue": clocks}, notes))

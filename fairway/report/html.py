@@ -40,17 +40,17 @@ def index(
     blocks = [
         f"<h1>Fairway report</h1>"
         f'<p class="score">{score} <small>{unit}</small></p><p>{linked(headline(summary, frames["documents"]))}</p>',
-        *map(rendered, sections),
+        *(rendered(section.heading, *section.blocks) for section in sections),
         texts(*extremes),
-        rendered(Section("How long it took", clocks(frames["seconds"]))),
-        rendered(Section("Params that differ from the commit’s", [params(changes)])),
+        rendered("How long it took", *clocks(frames["seconds"])),
+        rendered("Params that differ from the commit’s", params(changes)),
     ]
     head = f"{HEAD}<title>{score} {unit}</title><style>{style.sheet()}</style></head>"
     return "\n".join([head, "<body>", *blocks, "</body></html>\n"])
 
 
-def rendered(section: Section) -> str:
-    return f"<h2>{escape(section.heading)}</h2>" + "".join(map(block, section.blocks))
+def rendered(heading: str, *blocks: Block) -> str:
+    return f"<h2>{escape(heading)}</h2>" + "".join(map(block, blocks))
 
 
 def block(content: Block) -> str:
@@ -79,11 +79,9 @@ def linked(text: str) -> str:
 
 def table(content: Table) -> str:
     """A table that scrolls in its own box, folded where it is to be."""
-    columns = list(zip(*content.rows, strict=True)) or [()] * len(content.header)
-    long = [max((len(value) for value in column if isinstance(value, str)), default=0) > 30 for column in columns]
-    kinds = [
-        ' class="n"' if place in content.numbers else ' class="wide"' if is_long else "" for place, is_long in enumerate(long)
-    ]
+    columns = zip(*content.rows, strict=True) if content.rows else [()] * len(content.header)
+    long = [any(isinstance(value, str) and len(value) > 30 for value in column) for column in columns]
+    kinds = [' class="n"' if i in content.numbers else ' class="wide"' if long[i] else "" for i in range(len(long))]
     head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, content.header, strict=True))
     rows = ["".join(f"<td{kind}>{cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)) for row in content.rows]
     lines = [f"<tr>{row}</tr>" for row in rows]

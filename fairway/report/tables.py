@@ -14,19 +14,13 @@ import pandas as pd
 from fairway.report import record
 from fairway.report.labels import LEARNERS, PER_TOKEN, SCORES, STREAMING, Score
 
-# Keys of the summary after the scores, in the order written, and the stage each comes from.
-REST = [
-    ("quant_gap_bpb", "eval_sliding"),
-    ("artifact_bytes", "compress"),
-    ("headroom_bytes", "compress"),
-    ("code_bytes", "compress"),
-    ("bits_per_weight", "compress"),
-    ("parameters", "train"),
-    ("train_tokens", "train"),
-    ("legal", "certify"),
-    ("certified_tokens", "certify"),
-    ("certified_bpb", "certify"),
-]
+# Keys of the summary after the scores, in the order written, by the stage that they come from.
+REST = {
+    "eval_sliding": ["quant_gap_bpb"],
+    "compress": ["artifact_bytes", "headroom_bytes", "code_bytes", "bits_per_weight"],
+    "train": ["parameters", "train_tokens"],
+    "certify": ["legal", "certified_tokens", "certified_bpb"],
+}
 ROLES = {
     "attention": "weights: attention",
     "feed_forward": "weights: feed-forward",
@@ -41,7 +35,7 @@ def summary(metrics: dict[str, dict], certificate: dict) -> dict:
     """The headline metrics, flat; `metrics` are those of each stage by its name. The certificate decides the score."""
     decided = record.entries(certificate)
     scores = {score.metric: metrics[score.stage][score.metric] for score in measured(metrics)}
-    rest = {key: decided.get(key, metrics[stage].get(key)) for key, stage in REST}
+    rest = {key: decided.get(key, metrics[stage].get(key)) for stage, keys in REST.items() for key in keys}
     return {"val_bpb": decided["val_bpb"]} | scores | rest
 
 
@@ -71,16 +65,15 @@ def by_position(scores: dict[str, np.ndarray], bins: int = 50) -> pd.DataFrame:
     return pd.DataFrame({"position": position} | _bits_per_byte(scores, ends, np.diff(position, prepend=0)))
 
 
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """The bits per byte that each learner saves over streaming, `ttt` and `ngram`, in each row of a table."""
+    return frame[[score.column for score in LEARNERS]].rsub(frame[STREAMING.column], axis=0)
+
+
 def quarters(scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """`by_position` in four parts, with the bits per byte that each learner saves there: `ttt_saves`, `ngram_saves`."""
     frame = by_position(scores, 4)
-    return frame.assign(**{f"{s.column}_saves": frame[STREAMING.column] - frame[s.column] for s in LEARNERS})
-
-
-def overall_gains(frame: pd.DataFrame) -> dict[str, float]:
-    """The bits per byte that each learner saves over streaming in the whole text; `frame` as made by `by_position`."""
-    sizes = frame["position"].diff().fillna(frame["position"])
-    return {s.column: ((frame[STREAMING.column] - frame[s.column]) * sizes).sum() / sizes.sum() for s in LEARNERS}
+    return frame.join(gains(frame).add_suffix("_saves"))
 
 
 def savings(scores: dict[str, np.ndarray], bins: int = 200) -> pd.DataFrame:
@@ -90,8 +83,7 @@ def savings(scores: dict[str, np.ndarray], bins: int = 200) -> pd.DataFrame:
     """
     frame = by_position(scores, bins)
     sizes = frame["position"].diff().fillna(frame["position"])
-    saved = pd.DataFrame({s.column: ((frame[STREAMING.column] - frame[s.column]) * sizes).cumsum() for s in LEARNERS})
-    saved.insert(0, "position", frame["position"])
+    saved = frame[["position"]].join(gains(frame).mul(sizes, axis=0).cumsum())
     return pd.concat([pd.DataFrame(0, index=[0], columns=saved.columns), saved], ignore_index=True)
 
 

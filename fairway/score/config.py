@@ -74,7 +74,10 @@ class Settings:
 
     def to_json(self) -> dict[str, dict]:
         """The values that are not the defaults, by section: a param takes no room in the artifacts that do not use it."""
-        return {name: changed(section) for name, section in vars(self).items()}
+        return {
+            name: {key: value for key, value in vars(section).items() if value != vars(type(section)())[key]}
+            for name, section in vars(self).items()
+        }
 
     @classmethod
     def from_json(cls, content: dict[str, dict]) -> "Settings":
@@ -83,8 +86,3 @@ class Settings:
         if not isinstance(content, dict) or content.keys() - sections.keys():
             raise ValueError(f"expected {', '.join(sections)}, found {content!r:.99}")
         return cls(**{name: checked(type(default), content.get(name, {})) for name, default in sections.items()})
-
-
-def changed(section: Eval | Ttt | Cache | Ngram) -> dict:
-    default = vars(type(section)())
-    return {name: value for name, value in vars(section).items() if value != default[name]}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.lm.model import GPT
@@ -15,10 +16,9 @@ from fairway.mixture.config import Cache
 from fairway.mixture.features import Features, feature_type
 from fairway.mixture.match import MatchModel
 from fairway.mixture.neural_cache import ContinuousCache
-from fairway.mixture.paths import path_log_odds
-from fairway.mixture.tree import leaf_ranks
+from fairway.mixture.tree import FLOOR, depth, leaf_ranks
 from fairway.score.config import Eval, Ttt
-from fairway.score.streaming import entropy, log_probabilities, score_stream
+from fairway.score.streaming import ALONE, Share, entropy, log_probabilities, nats_of, rows, score_stream
 from fairway.score.ttt import TestTimeTraining
 
 
@@ -48,22 +48,19 @@ def record_stream(
     mixture: str,
     targets: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
-    rank: int = 0,
-    size: int = 1,
-    average_: Callable[[list[Tensor]], None] = lambda tensors: None,
+    ranks: Share = ALONE,
 ) -> Features:
     """Score tokens[1:] and record what `mixture` (`ngram.mixture`) reads; change the weights of `model` where it learns at
     test time.
 
-    `targets` is the length of the whole text where `tokens` is only its beginning. Several ranks share the gradients, and the
-    segments too unless there is a cache, which must see all of the text.
+    `targets` is the length of the whole text where `tokens` is only its beginning. Ranks share the gradients, and the segments
+    too unless there is a cache, which must see all of the text.
     """
     measure = Measure(model, tokens, caching, mixture)  # before the weights change
     training = None
     if learning.optimizer != "none":
-        training = TestTimeTraining(model, learning, targets or len(tokens) - 1, rank, size, average_)
-    shared = (rank, size, average_) if measure.cache is None else ()
-    scores = score_stream(model, tokens, scoring, training, measure, advance, *shared)
+        training = TestTimeTraining(model, learning, targets or len(tokens) - 1, ranks)
+    scores = score_stream(model, tokens, scoring, training, measure, advance, ranks if measure.cache is None else ALONE)
     features = np.empty(len(tokens) - 1, measure.type)
     features["token"] = tokens[1:]
     for name, values in scores.items():
@@ -86,10 +83,11 @@ class Measure:
     def __call__(self, hidden_TD: Tensor, targets: slice) -> dict[str, Tensor]:
         """The fields of the features but the token itself, as tensors of T rows."""
         log_probabilities_TV = log_probabilities(self.model, hidden_TD)
-        target_T = column(self.tokens[1:], targets, hidden_TD.device)
+        target_T = rows(self.tokens, [(targets.start + 1, targets.stop + 1)], hidden_TD.device)[0]
         found = {"nats": nats_of(log_probabilities_TV, target_T), "entropy": entropy(log_probabilities_TV)}
         if self.matches is not None:
-            found["match_nats"] = nats_of(log_probabilities_TV, column(self.matches, targets, hidden_TD.device))
+            match_T = rows(self.matches, [(targets.start, targets.stop)], hidden_TD.device)[0]
+            found["match_nats"] = nats_of(log_probabilities_TV, match_T)
         if "paths" in self.type.names:
             found |= self._paths(log_probabilities_TV.exp(), hidden_TD, target_T)
         return found
@@ -103,9 +101,22 @@ class Measure:
         return {"paths": torch.stack((path_TN, cached_path_TN), dim=-1), "nearest": nearest_T}
 
 
-def nats_of(log_probabilities_TV: Tensor, tokens_T: Tensor) -> Tensor:
-    return -log_probabilities_TV.gather(1, tokens_T[:, None])[:, 0]
+def path_log_odds(probabilities_TV: Tensor, targets_T: Tensor, leaves_V: Tensor) -> Tensor:
+    """The log-odds of going right at each node on the targets' paths, float32 (T, depth); 0 beyond the end of a path.
 
-
-def column(values: np.ndarray, targets: slice, device: torch.device) -> Tensor:
-    return torch.from_numpy(values[targets].astype(np.int64)).to(device)
+    `leaves_V` are the tokens in the order of the leaves. Sums are in float64: a node's share may be tiny.
+    """
+    V = len(leaves_V)
+    ranks_V = torch.empty_like(leaves_V).scatter_(0, leaves_V, torch.arange(V, device=leaves_V.device))
+    below_TV1 = F.pad(probabilities_TV[:, leaves_V].double().cumsum(1), (1, 0))
+    rank_T1 = ranks_V[targets_T][:, None]
+    lo_T1, hi_T1 = torch.zeros_like(rank_T1), torch.full_like(rank_T1, V)
+    odds = []
+    for _ in range(depth(V)):
+        middle_T1 = (lo_T1 + hi_T1) // 2
+        left, center, right = (below_TV1.gather(1, place) for place in (lo_T1, middle_T1, hi_T1))
+        here = torch.log((right - center).clamp(min=FLOOR)) - torch.log((center - left).clamp(min=FLOOR))
+        odds.append(torch.where(hi_T1 - lo_T1 > 1, here, 0.0))
+        goes_right = rank_T1 >= middle_T1
+        lo_T1, hi_T1 = torch.where(goes_right, middle_T1, lo_T1), torch.where(goes_right, hi_T1, middle_T1)
+    return torch.cat(odds, dim=1).float()

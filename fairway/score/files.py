@@ -3,12 +3,8 @@
 scores.npy, 16 bytes per row: token u2; bytes u1, of UTF-8 that it spells (BOS 0); order u1, of the longest n-gram whose
 context was seen before (0 where no n-gram model looked); neural f4, −ln of the network's probability of the token; nats
 f4, −ln of the probability that the stage scores it with; entropy f4, of the network's distribution, in nats.
-Beside the scores of eval_ttt lies features.npy, what the mixture of `ngram.mixture` reads of each target: token u2; nats f4,
-−ln of the network's probability of the token; entropy f4, as above; then, with `tree`, paths f4 (depth, 2), log-odds of going
-right at each node of the vocabulary tree on the token's path, by the network alone and with the continuous cache, and nearest
-f4, cosine of the nearest hidden state that the cache remembers (0: none); with `tilt`, match_nats f4, −ln of the network's
-probability of the match token. tree.npy: u2, the place of each token of the vocabulary among the leaves of that tree.
-`numpy.save` writes them, `numpy.load` reads them.
+Beside the scores of eval_ttt lie features.npy, what the mixture of `ngram.mixture` reads of each target (rows of
+mixture/features.py), and tree.npy: u2, the place of each token of the vocabulary among the leaves of the mixture's tree.
 """
 
 from pathlib import Path
@@ -25,25 +21,12 @@ SCORE = np.dtype(
 RANK = np.dtype("<u2")
 
 
-def table(
-    tokens: np.ndarray,
-    token_bytes: np.ndarray,
-    nats: np.ndarray,
-    entropy: np.ndarray,
-    neural: np.ndarray | None = None,
-    orders: np.ndarray | None = None,
-) -> np.ndarray:
-    """Rows of SCORE for tokens[1:]; `token_bytes` (V,) are the bytes each token spells.
-
-    Without `neural` the network's probability is the one scored with, without `orders` no n-gram model has looked.
-    """
+def table(tokens: np.ndarray, token_bytes: np.ndarray, nats: np.ndarray, entropy: np.ndarray) -> np.ndarray:
+    """Rows of SCORE for tokens[1:], scored by the network alone; `token_bytes` (V,) are the bytes each token spells."""
     rows = np.zeros(len(tokens) - 1, SCORE)
     rows["token"] = tokens[1:]
     rows["bytes"] = token_bytes[rows["token"]]
-    rows["nats"], rows["entropy"] = nats, entropy
-    rows["neural"] = nats if neural is None else neural
-    if orders is not None:
-        rows["order"] = orders
+    rows["neural"], rows["nats"], rows["entropy"] = nats, nats, entropy
     return rows
 
 

@@ -1,8 +1,7 @@
 """The predictor that a decoder runs: the next token's distribution, then the token; nothing else gets in (DESIGN 3.1).
 
 Observing is the only way that a token reaches any state: key/value cache, continuous cache, weights, counts, mixture. A chunk
-is learned just before the first distribution that comes after it, so the last chunk of a text is never learned. A decoder asks
-node by node down a tree of the vocabulary, and never for the probabilities of the other tokens.
+is learned just before the first distribution that comes after it, so the last chunk of a text is never learned.
 """
 
 from array import array

@@ -22,6 +22,17 @@ from fairway.score.config import Eval, Ttt
 Measure = Callable[[Tensor, slice], dict[str, Tensor]]
 
 
+class Share(NamedTuple):
+    """This process among those that share the work (a train.ranks.Ranks is one too)."""
+
+    rank: int = 0
+    size: int = 1
+    average_: Callable[[list[Tensor]], None] = lambda tensors: None  # replaces tensors by their mean over the ranks
+
+
+ALONE = Share()
+
+
 class Training(Protocol):
     """What a scorer needs to know of test-time training (ttt.py)."""
 
@@ -35,18 +46,6 @@ class Training(Protocol):
         """A document starts: forget what was learned."""
 
 
-class Stream:
-    """A network part-way through a text, or through B texts that keep step."""
-
-    def __init__(self, model: GPT, settings: Eval):
-        self.model, self.state = model, StreamState.start(settings.context, settings.reset == "document")
-
-    @torch.no_grad()
-    def feed(self, tokens_BT: Tensor) -> Tensor:
-        """Feed tokens; the hidden states (B, T, D) that predict what follows each of them."""
-        return self.model.hidden(tokens_BT, self.state)
-
-
 @torch.no_grad()
 def log_probabilities(model: GPT, hidden: Tensor) -> Tensor:
     """(…, V) of final hidden states (…, D)."""
@@ -57,14 +56,17 @@ def entropy(log_probabilities_TV: Tensor) -> Tensor:
     return -torch.linalg.vecdot(log_probabilities_TV.exp(), log_probabilities_TV)
 
 
+def nats_of(log_probabilities_TV: Tensor, token_T: Tensor) -> Tensor:
+    return -log_probabilities_TV.gather(1, token_T[:, None])[:, 0]
+
+
 def target_scores(model: GPT, tokens: np.ndarray) -> Measure:
     """Of each target of a text its nats, and the entropy of the distribution it was drawn from."""
 
     def measure(hidden_TD: Tensor, targets: slice) -> dict[str, Tensor]:
         log_probabilities_TV = log_probabilities(model, hidden_TD)
-        target_T1 = rows(tokens, [(targets.start + 1, targets.stop + 1)], hidden_TD.device).T
-        nats_T = -log_probabilities_TV.gather(1, target_T1)[:, 0]
-        return {"nats": nats_T, "entropy": entropy(log_probabilities_TV)}
+        target_T = rows(tokens, [(targets.start + 1, targets.stop + 1)], hidden_TD.device)[0]
+        return {"nats": nats_of(log_probabilities_TV, target_T), "entropy": entropy(log_probabilities_TV)}
 
     return measure
 
@@ -130,34 +132,32 @@ def score_stream(
     training: Training | None = None,
     measure: Measure | None = None,
     advance: Callable[[int], None] = lambda count: None,
-    rank: int = 0,
-    size: int = 1,
-    average_: Callable[[list[Tensor]], None] = lambda tensors: None,
+    ranks: Share = ALONE,
 ) -> dict[str, np.ndarray]:
     """What `measure` keeps of each target of a text (`target_scores` by default), float32, one array a name.
 
     After each chunk of targets but the last, `training` learns from it, all of it scored; then the measure must have
-    "nats". Segments go round `size` ranks, and `average_`, in place over the ranks, shares what they found. `advance` is
-    told how many targets this rank has scored, for progress.
+    "nats". Segments go round the ranks, which then share what they found. `advance` is told how many targets this rank has
+    scored, for progress.
     """
     bos, segment = model.architecture.bos, settings.segment_tokens or len(tokens)
     measure = measure or target_scores(model, tokens)
     scores = no_scores(model, measure, len(tokens) - 1)
     apart = chunks(tokens, training.chunk, bos if training.reset_documents else None) if training else [(0, len(tokens) - 1)]
-    stream = None  # of the latest pieces; outlives a chunk
+    state = None  # of the latest pieces; outlives a chunk
     for index, (first, end) in enumerate(apart):
         if index:
             update(training, tokens, scores["nats"], apart[index - 1], bos)
-        mine = (piece for piece in pieces(first, end, settings) if piece.first // segment % size == rank)
+        mine = (piece for piece in pieces(first, end, settings) if piece.first // segment % ranks.size == ranks.rank)
         for together in side_by_side(mine, settings.batch):
-            stream = stream if together[0].read is None else opened(model, tokens, settings, together)
-            for targets, hidden_TD in fed(stream, tokens, together, settings.block):
+            state = state if together[0].read is None else opened(model, tokens, settings, together)
+            for targets, hidden_TD in fed(model, state, tokens, together, settings.block):
                 for name, values in measure(hidden_TD, targets).items():
                     scores[name][targets] = values
                 advance(targets.stop - targets.start)
-        if size > 1:
-            average_([values[first:end] for values in scores.values()])
-            torch._foreach_mul_([values[first:end] for values in scores.values()], size)
+        if ranks.size > 1:
+            ranks.average_([values[first:end] for values in scores.values()])
+            torch._foreach_mul_([values[first:end] for values in scores.values()], ranks.size)
     return {name: values.cpu().numpy() for name, values in scores.items()}
 
 
@@ -170,21 +170,25 @@ def update(training: Training, tokens: np.ndarray, nats: Tensor, scored: tuple[i
         training.learn(tokens[first : end + 1], nats[first:end].cpu().numpy())
 
 
-def opened(model: GPT, tokens: np.ndarray, settings: Eval, together: list[Piece]) -> Stream:
+@torch.no_grad()
+def opened(model: GPT, tokens: np.ndarray, settings: Eval, together: list[Piece]) -> StreamState:
     """The start of segments side by side: new caches, filled from the inputs before them."""
-    stream, read = Stream(model, settings), together[0].read
+    state, read = StreamState.start(settings.context, settings.reset == "document"), together[0].read
     for offset in range(read, 0, -settings.block):
         spans = [(piece.first - offset, piece.first - max(0, offset - settings.block)) for piece in together]
-        stream.feed(rows(tokens, spans, next(model.parameters()).device))
-    return stream
+        model.hidden(rows(tokens, spans, next(model.parameters()).device), state)
+    return state
 
 
-def fed(stream: Stream, tokens: np.ndarray, together: list[Piece], block: int) -> Iterator[tuple[slice, Tensor]]:
+def fed(
+    model: GPT, state: StreamState, tokens: np.ndarray, together: list[Piece], block: int
+) -> Iterator[tuple[slice, Tensor]]:
     """Targets of each piece, a block at a time, and the hidden states (T, D) that predict them, in the order of the text."""
-    device, waiting = next(stream.model.parameters()).device, []
+    device, waiting = next(model.parameters()).device, []
     for offset in range(0, together[0].end - together[0].first, block):
         spans = [(piece.first + offset, min(piece.first + offset + block, piece.end)) for piece in together]
-        hidden_BTD = stream.feed(rows(tokens, spans, device))
+        with torch.no_grad():
+            hidden_BTD = model.hidden(rows(tokens, spans, device), state)
         yield slice(*spans[0]), hidden_BTD[0]
         if len(together) > 1:
             waiting.append((spans, hidden_BTD))

@@ -9,7 +9,6 @@ training length, its window reaches back into the text before it, and only the n
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from fairway.lm.parameters import layer_of, of_feed_forward, row_of
 from fairway.score.config import Ttt
 from fairway.score.lora import Adapters, adapted_names
 from fairway.score.optimizers import OPTIMIZERS
+from fairway.score.streaming import ALONE, Share
 
 SURPRISING, EASY = 2.1, 1.75  # nats a token of a chunk, above and below which `adaptive_epochs` adds and drops one (#999)
 
@@ -30,20 +30,12 @@ class TestTimeTraining:
     """Changes the weights of `model` in place, one call a chunk.
 
     `targets` is the number of tokens of the text, which the header of a compressed text tells; only schedule "cosine"
-    looks at it. With several ranks, `average_` replaces tensors by their mean over the ranks: each takes its share of
-    the windows of a step, and all take the same step. Raises InputError when the settings leave nothing to learn.
+    looks at it. Each of several ranks takes its share of the windows of a step, and all take the same step. Raises
+    InputError when the settings leave nothing to learn.
     """
 
-    def __init__(
-        self,
-        model: GPT,
-        settings: Ttt,
-        targets: int,
-        rank: int = 0,
-        size: int = 1,
-        average_: Callable[[list[Tensor]], None] = lambda tensors: None,
-    ):
-        self.model, self.settings, self.rank, self.size, self.average_ = model, settings, rank, size, average_
+    def __init__(self, model: GPT, settings: Ttt, targets: int, ranks: Share = ALONE):
+        self.model, self.settings, self.ranks = model, settings, ranks
         self.chunk = settings.chunk_tokens
         self.reset_documents = settings.reset == "document"
         self.chunks = math.ceil(targets / self.chunk)  # of the whole text, the last, never learned, among them
@@ -112,24 +104,26 @@ class TestTimeTraining:
         gradients = self._gradients(inputs_BT, targets_BT, counted_BT)
         if self.adapters is not None:
             gradients = self.adapters.gradients(gradients)
-        self.average_(gradients)
+        self.ranks.average_(gradients)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        if self.settings.weight_decay:
-            decay(self.optimizer, self.settings.weight_decay)
+        if self.settings.weight_decay:  # decoupled (Loshchilov & Hutter 2019)
+            for group in self.optimizer.param_groups:
+                with torch.no_grad():
+                    torch._foreach_mul_(group["params"], 1 - group["lr"] * self.settings.weight_decay)
         self.optimizer.step()
         if self.adapters is not None:
             self.adapters.merge()
 
     def _gradients(self, inputs_BT: Tensor, targets_BT: Tensor, counted_BT: Tensor) -> list[Tensor]:
         """Of the weights: this rank's part, so scaled that the mean over the ranks is the gradient of the mean loss."""
-        own = slice(self.rank, None, self.size)
+        own = slice(self.ranks.rank, None, self.ranks.size)
         if not len(inputs_BT[own]):
             return [torch.zeros_like(weight) for weight in self.weights]
         device = self.weights[0].device
-        share = self.size / int(counted_BT.sum())
+        share = self.ranks.size / int(counted_BT.sum())
         inputs_BT, targets_BT, counted_BT = (tensor[own].to(device) for tensor in (inputs_BT, targets_BT, counted_BT))
         with torch.enable_grad():
             logits_NV = self.model.head(self.model.hidden(inputs_BT)[counted_BT])
@@ -180,10 +174,3 @@ def block_multiplier(name: str, settings: Ttt, blocks: int) -> float:
         return 1.0
     depth = (block - settings.freeze_blocks) / max(blocks - settings.freeze_blocks - 1, 1)
     return settings.first_block + (1 - settings.first_block) * depth
-
-
-@torch.no_grad()
-def decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
-    """Shrink weights by lr · weight_decay, whatever the gradients (decoupled, Loshchilov & Hutter 2019)."""
-    for group in optimizer.param_groups:
-        torch._foreach_mul_(group["params"], 1 - group["lr"] * weight_decay)

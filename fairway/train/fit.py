@@ -84,6 +84,7 @@ def metrics(state: TrainState, loader: WindowLoader, ranks: Ranks) -> dict:
         "train_loss": round(state.history[-1]["loss"], 5),
         "train_tokens": state.tokens,
         "train_steps": state.step,
+        "stopped_by_clock": state.stopped_by_clock,
         "epochs": round(state.step * loader.sequences / loader.windows, 3),
         "parameters": sum(parameter.numel() for parameter in state.objective.model.parameters()),
         "world_size": ranks.size,

@@ -1,7 +1,4 @@
-"""The optimizers and their parameter groups, as fairway.lm.parameters says.
-
-`base_lr` and `base_weight_decay` of a group are what the schedules multiply.
-"""
+"""The optimizers and their parameter groups, as fairway.lm.parameters says."""
 
 import torch
 
@@ -18,7 +15,10 @@ def in_decoder(name: str, layers: int) -> bool:
 
 
 def parameter_groups(objective: Objective, config: Train) -> dict[str, list[dict]]:
-    """Parameter groups by optimizer, "muon" and "adamw"; one group for each kind and rate."""
+    """Parameter groups by optimizer, "muon" and "adamw"; one group for each kind and rate.
+
+    The schedules multiply `base_lr` and `base_weight_decay` of a group.
+    """
     layers = objective.model.architecture.layers
     groups: dict[tuple[str, float], dict] = {}
     for name, parameter in objective.named_parameters():

@@ -1,7 +1,7 @@
 """Windows of the training tokens, in an order that depends only on the params and the step.
 
-The step is the loader's only state, so a save needs no other. Tokens stay in their memory-mapped shards; an epoch visits
-every window of every shard once, and ranks take consecutive parts of a step.
+The step is the loader's only state, so a save needs no other. An epoch visits every window of every shard once, and ranks
+take consecutive parts of a step.
 """
 
 import math

@@ -1,8 +1,8 @@
 """What a training step minimises: cross-entropy, and what the params add to it.
 
-Multi-token heads live here and not in the network, because they are dropped at export; unlike the published ones they
-are in an optimizer. Each phase of training compiles a function of its own, so that what starts late does start (in published
-code the compiler had folded the flag to a constant, #598's note on #861).
+Multi-token heads live here and not in the network, because they are dropped at export. Each phase of training compiles a
+function of its own, so that what starts late does start (in published code the compiler had folded the flag to a constant,
+#598's note on #861).
 """
 
 from collections.abc import Callable

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fairway.lm.parameters import role_of
-from fairway.quant.grids import SMALLEST_STEP, dequantise, largest_integer, quantise, row_scales
+from fairway.quant.clips import steps
+from fairway.quant.grids import SMALLEST_STEP, dequantise, largest_integer, quantise, to_half
 from fairway.train.config import Qat
 
 
@@ -24,13 +25,12 @@ def grid_weights(model: nn.Module) -> dict[str, str]:
     return {name: role for name, role in roles.items() if role != "fp16"}
 
 
-def grid_of(role: str, qat: Qat) -> tuple[int, float]:
-    """Bits and clip of a role."""
+def grid_of(role: str, qat: Qat) -> tuple[int, float]:  # bits, clip
     return (qat.embedding_bits, qat.embedding_clip) if role == "embedding" else (qat.bits, qat.clip)
 
 
 def differentiable_step(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
-    """Steps (R, 1) of `grids.row_scales` before they are rounded to fp16, differentiable; a row of zeros has no gradient."""
+    """`clips.steps` of deviations, (R, 1), differentiable; a row of zeros has no gradient."""
     deviation_R1 = torch.linalg.vector_norm(weight_RC, dim=1, keepdim=True) / weight_RC.shape[1] ** 0.5
     return (clip / largest_integer(bits) * deviation_R1).clamp(min=SMALLEST_STEP)
 
@@ -38,14 +38,9 @@ def differentiable_step(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
 def straight_through(weight_RC: Tensor, bits: int, clip: float) -> Tensor:
     """The weights that rounding to nearest exports, to the bit, with the gradient of the unrounded weights."""
     with torch.no_grad():
-        scales_R = row_scales(weight_RC, bits, clip)
+        scales_R = to_half(steps(weight_RC, "deviation", bits, clip))
         shift_RC = dequantise(quantise(weight_RC, scales_R, bits), scales_R) - weight_RC
     return weight_RC + shift_RC  # exact: a step has 11 significant bits, so differences of up to 2^13 steps lose none
-
-
-def rounded(parameters: dict[str, Tensor], roles: dict[str, str], qat: Qat) -> dict[str, Tensor]:
-    """Every weight of `roles` on its grid, straight-through."""
-    return {name: straight_through(parameters[name], *grid_of(role, qat)) for name, role in roles.items()}
 
 
 @contextmanager
@@ -58,7 +53,8 @@ def on_grid(parameters: dict[str, nn.Parameter], roles: dict[str, str], qat: Qat
     weights = [parameters[name] for name in roles]
     with torch.no_grad():
         kept = [weight.clone() for weight in weights]
-        torch._foreach_copy_(weights, list(rounded(parameters, roles, qat).values()))
+        rounded = [straight_through(weight, *grid_of(role, qat)) for weight, role in zip(weights, roles.values(), strict=True)]
+        torch._foreach_copy_(weights, rounded)
     try:
         yield
     finally:

@@ -57,7 +57,6 @@ class Ranks:
         return [tuple(row.tolist()) for row in everyone]
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
         self.gather(0.0)
 
 

@@ -1,9 +1,8 @@
 """Saves of a training run, and which run may continue from them.
 
 A save belongs to its params, its data, its code (these make its key) and its number of ranks; another run starts from
-step 0. Every rank writes a file of its own, named by step. A file is written under a temporary name and renamed, so it is
-whole or absent; older files are removed once every rank has the new one, so some step is always there on all ranks. A file
-that was damaged on disk is renamed, and a line says so: training continues from an older step, or from step 0.
+step 0. Every rank writes a file of its own, named by step; older files are removed once every rank has the new one, so some
+step is always there on all ranks. A file that was damaged on disk is renamed: training continues from an older step.
 """
 
 import hashlib

@@ -1,9 +1,8 @@
 """One training step, and the state that it advances.
 
-`TrainState.state_dict` is what survives a crash: weights, both optimizers, the weight average, the teacher, the step and
-the seconds so far. Schedules depend on the fraction of training done, the larger of steps over `train.steps` and seconds
-over `train.wall_clock_seconds`: a machine that is too slow still warms down. With several ranks each works on its part of
-every step's sequences and of Muon's matrices.
+Schedules depend on the fraction of training done, the larger of steps over `train.steps` and seconds over
+`train.wall_clock_seconds`: a machine that is too slow still warms down. With several ranks each works on its part of every
+step's sequences and of Muon's matrices.
 """
 
 import math
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 
 from fairway.errors import InputError
 from fairway.lm.model import GPT
-from fairway.optim.average import SnapshotAverage, WeightAverage
-from fairway.optim.grokfast import Grokfast
+from fairway.optim.average import Grokfast, WeightAverage
 from fairway.optim.muon import Muon
 from fairway.optim.schedule import momentum, warmdown, weight_decay_factor
 from fairway.train.config import Qat, Train
@@ -29,12 +27,12 @@ from fairway.train.ranks import SINGLE_PROCESS, Ranks
 
 @dataclass
 class TrainState:
-    """A training run at some step."""
+    """A training run at some step; its `state_dict` is what survives a crash."""
 
     objective: Objective
     muon: Muon
     adamw: torch.optim.AdamW
-    average: WeightAverage | SnapshotAverage | None
+    average: WeightAverage | None
     grokfast: Grokfast | None
     teacher: GPT | None
     train: Train
@@ -52,7 +50,7 @@ class TrainState:
         objective = Objective(model, train, qat).to(device)
         average = teacher = None
         if train.average != "none":
-            average = WeightAverage(model, train.ema_decay) if train.average == "ema" else SnapshotAverage(model)
+            average = WeightAverage(model, train.ema_decay if train.average == "ema" else None)
         if train.distill_weight:
             teacher = GPT(model.architecture).to(device).requires_grad_(False)
             teacher.load_state_dict(model.state_dict())
@@ -63,6 +61,11 @@ class TrainState:
     def done(self) -> float:
         """The fraction of training that is done, 0 to 1."""
         return min(1.0, max(self.step / self.train.steps, self.seconds / self.train.wall_clock_seconds))
+
+    @property
+    def stopped_by_clock(self) -> bool:
+        """Whether `train.wall_clock_seconds` ended training before its last step: the weights then depend on the machine."""
+        return self.done == 1 and self.step < self.train.steps
 
     @property
     def tokens(self) -> int:
@@ -80,10 +83,10 @@ class TrainState:
 
     @property
     def multiplier(self) -> float:
-        """The learning-rate multiplier of the next step."""
         return self.multiplier_at(self.done)
 
     def multiplier_at(self, done: float) -> float:
+        """The learning-rate multiplier at this fraction of training."""
         return warmdown(done, self.train.warmdown_fraction, self.train.warmdown_shape, self.train.min_lr_fraction)
 
     def phase_at(self, done: float) -> Phase:
@@ -104,17 +107,16 @@ class TrainState:
         """The weights that training hands on: averaged as `train.average` says, pruned to `qat.prune_fraction`."""
         model = self.objective.model
         state = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        if isinstance(self.average, WeightAverage):
+        if self.train.average == "ema":
             state = {name: tensor.clone() for name, tensor in self.average.shadow.items()}
-        elif self.average is not None:  # the last step is a snapshot too, wherever the clock has put it
-            fraction = 1 / (self.average.snapshots + 1)
+        elif self.train.average == "swa":  # the last step is a snapshot too, wherever the clock has put it
+            fraction = 1 / (self.average.updates + 1)
             state = {name: torch.lerp(tensor, state[name].float(), fraction) for name, tensor in self.average.shadow.items()}
         if self.qat.prune_fraction:
             prune_([state[name.removeprefix("model.")] for name in self.objective.roles], self.qat.prune_fraction)
         return state
 
-    def parts(self) -> dict[str, nn.Module | Muon | torch.optim.AdamW | WeightAverage | SnapshotAverage | Grokfast]:
-        """Everything with a state_dict of its own."""
+    def parts(self) -> dict[str, nn.Module | Muon | torch.optim.AdamW | WeightAverage | Grokfast]:
         names = ("objective", "muon", "adamw", "average", "grokfast", "teacher")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

@@ -22,16 +22,16 @@ from fairway.errors import InputError
         ({"xsa_layers": 4}, "model.xsa_layers 4 exceeds model.layers 3"),
         ({"bigram_buckets": 1}, "model.bigram_buckets is 1; expected 0 (off) or at least 2, one of them for the start"),
         (
-            {"value_embedding_layers": [0, 1, 2, 2]},
-            "model.value_embedding_layers has 4 layers, more than model.layers 3",
+            {"value_embedding_layers": [0, 1, 2, 0]},
+            "model.value_embedding_layers is [0, 1, 2, 0]; expected each layer once",
         ),
         ({"value_embedding_layers": [2, -1]}, "model.value_embedding_layers is [2, -1]; expected each layer once"),
         ({"mod_layers": [1, 1]}, "model.mod_layers is [1, 1]; expected each layer once"),
-        ({"mod_layers": [3]}, "model.mod_layers names layer 3; a stack of 3 has layers 0 to 2"),
-        ({"mod_layers": [-4]}, "model.mod_layers names layer -4; a stack of 3 has layers 0 to 2"),
+        ({"mod_layers": [3]}, "model.mod_layers is [3]; a stack of 3 has layers 0 to 2"),
+        ({"mod_layers": [-4]}, "model.mod_layers is [-4]; a stack of 3 has layers 0 to 2"),
         (
             {"recurrence": "append", "recurrence_layers": [1, 3]},
-            "model.recurrence_layers names layer 3; a stack of 3 has layers 0 to 2",
+            "model.recurrence_layers is [1, 3]; a stack of 3 has layers 0 to 2",
         ),
         ({"recurrence_layers": [1, -2]}, "model.recurrence_layers is [1, -2]; expected each layer once"),
         (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.mixture.paths import path_log_odds
 from fairway.mixture.tree import FLOOR, depth, leaf_ranks
+from fairway.score.features import path_log_odds
 
 SIZES = [2, 3, 7, 64, 260, 1000]
 

@@ -13,9 +13,9 @@ from fairway.mixture.config import Ngram
 from fairway.mixture.context_table import MAX_COUNT, count_of
 from fairway.mixture.features import Features, NextTokenInputs, feature_type
 from fairway.mixture.node import CONTEXTS, LENGTH_CLASSES, MAX_LOG_ODDS, MAX_MATCH, MIXERS, WORD_CONTEXTS
-from fairway.mixture.paths import path_log_odds
 from fairway.mixture.tree import middle
 from fairway.mixture.tree_mixture import TreeMixture
+from fairway.score.features import path_log_odds
 from tests.mixture.plain_tree import PlainTree
 from tests.plain_settings import NGRAM
 

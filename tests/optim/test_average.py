@@ -5,14 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from fairway.optim.average import SnapshotAverage, WeightAverage
+from fairway.optim.average import WeightAverage
 
-KINDS = pytest.mark.parametrize(
-    "start", [lambda model: WeightAverage(model, 0.9), SnapshotAverage], ids=["moving", "snapshots"]
-)
+KINDS = pytest.mark.parametrize("start", [lambda model: WeightAverage(model, 0.9), WeightAverage], ids=["moving", "snapshots"])
 
 
-def walk(average: WeightAverage | SnapshotAverage, model: nn.Module, values: list[float]) -> None:
+def walk(average: WeightAverage, model: nn.Module, values: list[float]) -> None:
     for value in values:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -36,7 +34,7 @@ def test_average_follows_its_formula():
 
 def test_snapshots_are_averaged_as_numpy_does():
     model, generator = nn.Linear(4, 3), torch.Generator().manual_seed(0)
-    average, seen = SnapshotAverage(model), []
+    average, seen = WeightAverage(model), []
     for _ in range(7):
         with torch.no_grad():
             model.weight.copy_(torch.randn(3, 4, generator=generator))
@@ -47,7 +45,7 @@ def test_snapshots_are_averaged_as_numpy_does():
 
 def test_the_first_snapshot_replaces_the_initial_weights():
     model = nn.Linear(2, 1)
-    average = SnapshotAverage(model)
+    average = WeightAverage(model)
     assert torch.equal(average.shadow["weight"], model.weight)
     walk(average, model, [3.0])
     assert torch.equal(average.shadow["weight"], torch.full((1, 2), 3.0))

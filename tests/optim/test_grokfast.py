@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairway.optim.grokfast import Grokfast
+from fairway.optim.average import Grokfast
 
 WEIGHT, DECAY = 0.5, 0.9
 

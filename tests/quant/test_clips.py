@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.quant.clips import FRACTIONS, PERCENTILES, floored, steps
+from fairway.quant.clips import FRACTIONS, PERCENTILES, steps
 from fairway.quant.grids import entropy_bits, quantise, to_half
 
 RULES = ["deviation", "maximum", "percentile_row", "percentile_matrix", "mse"]
@@ -94,13 +94,6 @@ def test_scale_invariance_and_rows_of_zeros(rule):
     assert found[1] == 0 and (found[[0, 2, 3]] > 0).all()
     assert torch.equal(steps(weight * 0.125, rule, 4, 5.0), found * 0.125)
     assert steps(torch.tensor([[0.5], [-2.0]]), rule, 8, 1.0).tolist() == pytest.approx([0.5 / 127, 2 / 127])
-
-
-def test_floor_makes_the_search_do_nothing():
-    weight = 0.1 * gaussian(8, 512)  # as trained rows are: every maximum below 1
-    for rule in RULES:
-        assert floored(steps(weight, rule, 6, 3.0), 6).tolist() == [1 / 31] * 8
-    assert floored(torch.tensor([2.0, 0.01]), 5).tolist() == pytest.approx([2.0, 1 / 15])
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.integers(0, 10))

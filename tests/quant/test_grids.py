@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.quant.grids import dequantise, entropy_bits, quantise, row_scales
+from fairway.quant.clips import steps
+from fairway.quant.grids import dequantise, entropy_bits, quantise, to_half
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -16,7 +17,7 @@ def gaussian(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 def test_step_is_clip_deviations_over_the_largest_integer_and_has_no_floor():
     weight = torch.tensor([[3.0, -3.0], [0.003, -0.003]])  # σ = 3 and 0.003
-    scales = row_scales(weight, bits=6, clip=10.0)
+    scales = to_half(steps(weight, "deviation", 6, 10.0))
     assert scales.dtype == torch.float16
     assert scales.tolist() == torch.tensor([30 / 31, 0.03 / 31]).half().tolist()
 
@@ -29,7 +30,7 @@ def test_integers_round_to_nearest_and_clip_at_the_largest():
 
 
 def test_scales_are_used_as_rounded_to_half_precision():
-    scales = row_scales(gaussian(16, 64), bits=8, clip=20.0)
+    scales = to_half(steps(gaussian(16, 64), "deviation", 8, 20.0))
     integers = torch.arange(-127, 128, dtype=torch.int8).repeat(16, 1)
     exact = integers.double() * scales.double()[:, None]
     assert torch.equal(dequantise(integers, scales).double(), exact)
@@ -38,16 +39,16 @@ def test_scales_are_used_as_rounded_to_half_precision():
 
 def test_rows_of_zeros_and_single_columns_survive():
     zeros = torch.zeros(2, 5)
-    assert quantise(zeros, row_scales(zeros, 6, 12.85), 6).abs().max() == 0
+    assert quantise(zeros, to_half(steps(zeros, "deviation", 6, 12.85)), 6).abs().max() == 0
     column = torch.tensor([[0.5], [-2.0]])
-    scales = row_scales(column, bits=8, clip=1.0)
+    scales = to_half(steps(column, "deviation", 8, 1.0))
     assert torch.allclose(dequantise(quantise(column, scales, 8), scales), column, rtol=1e-3)
 
 
 @given(st.integers(2, 8), st.floats(3, 40), st.integers(0, 99))
 def test_error_of_an_unclipped_weight_is_half_a_step(bits, clip, seed):
     weight = gaussian(4, 32, seed)
-    scales = row_scales(weight, bits, clip)
+    scales = to_half(steps(weight, "deviation", bits, clip))
     reach = scales.float()[:, None] * (2 ** (bits - 1) - 0.5)
     error = (dequantise(quantise(weight, scales, bits), scales) - weight).abs()
     assert (error <= scales.float()[:, None] * 0.5001)[weight.abs() <= reach].all()
@@ -56,7 +57,7 @@ def test_error_of_an_unclipped_weight_is_half_a_step(bits, clip, seed):
 @pytest.mark.parametrize(("bits", "clip"), [(5, 6.0), (6, 12.85), (7, 12.85), (8, 20.0), (8, 10.0)])
 def test_gaussian_entropy_follows_bits_and_clip(bits, clip):
     weight = gaussian(64, 4096)
-    entropy = entropy_bits(quantise(weight, row_scales(weight, bits, clip), bits))
+    entropy = entropy_bits(quantise(weight, to_half(steps(weight, "deviation", bits, clip)), bits))
     expected = math.log2((2 ** (bits - 1) - 1) / clip * math.sqrt(2 * math.pi * math.e))
     assert entropy == pytest.approx(expected, abs=0.02)
     assert entropy == pytest.approx(bits - math.log2(clip) + 1.05, abs=0.1)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.quant.low_rank import choose, factors, quantise_factors
+from fairway.quant.low_rank import factors, quantise_factors
 
 
 def problem(rows: int, columns: int, seed: int, samples: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,10 +93,3 @@ def test_quantised_factors_are_on_the_grid_and_correct_most(bits):
         assert steps.shape == (4,) and steps.dtype == torch.float16
     before, best, after = (energy(error - part, hessian) for part in (torch.zeros(48, 64), left @ right, restored(pairs)))
     assert (before - after) / (before - best) > {2: 0.5, 3: 0.85, 4: 0.95, 8: 0.9999}[bits]
-
-
-def test_largest_errors_come_first_and_ties_keep_their_order():
-    errors = {"a": 1.0, "b": 3.0, "c": 1.0, "d": 2.0, "e": 3.0}
-    assert choose(errors, 4) == ["b", "e", "d", "a"]
-    assert choose(errors, 0) == []
-    assert choose(errors, 9) == ["b", "e", "d", "a", "c"]

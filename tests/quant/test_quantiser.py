@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.quant import quantiser
-from fairway.quant.grids import entropy_bits
+from fairway.quant.grids import entropy_bits, shortened
 from fairway.quant.hessian import Curvature
 from fairway.quant.matrix import QuantisedMatrix
-from fairway.quant.quantiser import describe, fp16_tensors, prepare, shortened, summarise
+from fairway.quant.quantiser import describe, fp16_tensors, prepare, summarise
 
 LAYERS = 3
 SHAPES = {

@@ -13,11 +13,11 @@ TOKENS = np.array([1, 300, 1, 2], np.uint16)
 RERUN = "run `dvc repro` to write it again"
 
 
-def rows(**more) -> np.ndarray:
+def rows() -> np.ndarray:
     """Targets 300, BOS and 2, spelling 5, 0 and 1 bytes."""
     token_bytes = np.zeros(400, np.uint8)
     token_bytes[[300, 2]] = 5, 1
-    return table(TOKENS, token_bytes, np.array([0.5, 7.25, 2]), np.array([1.5, 3, 0.125], np.float32), **more)
+    return table(TOKENS, token_bytes, np.array([0.5, 7.25, 2]), np.array([1.5, 3, 0.125], np.float32))
 
 
 def features(mixture: str = "tree", vocabulary: int = 400) -> Features:
@@ -37,7 +37,8 @@ def save(folder) -> None:
 
 def test_a_row_is_sixteen_little_endian_bytes():
     """token, bytes, order, neural, nats, entropy."""
-    mixed = rows(neural=np.array([0.25, 8, 3]), orders=np.array([0, 9, 7]))
+    mixed = rows()
+    mixed["neural"], mixed["order"] = [0.25, 8, 3], [0, 9, 7]
     expected = (300, 5, 0, 0.25, 0.5, 1.5), (1, 0, 9, 8, 7.25, 3), (2, 1, 7, 3, 2, 0.125)
     assert SCORE.itemsize == 16
     assert mixed.tobytes() == b"".join(struct.pack("<HBBfff", *row) for row in expected)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.lm.model import GPT
+from fairway.lm.model import GPT, StreamState
 from fairway.score.config import Eval
-from fairway.score.streaming import Stream, log_probabilities, score_stream
+from fairway.score.streaming import log_probabilities, score_stream
 from fairway.score.windows import score_windows
 
 OPTIONS = [
@@ -62,15 +62,17 @@ def model(request, tiny, shaken) -> GPT:
     return shaken(dataclasses.replace(tiny, **request.param))
 
 
+@torch.no_grad()
 def single_steps(model: GPT, tokens: np.ndarray, config: Eval) -> dict[str, np.ndarray]:
     """Nats and entropies by the definition, a token at a time."""
-    stream, nats, entropies = Stream(model, config), [], []
+    reset, nats, entropies = config.reset == "document", [], []
+    state = StreamState.start(config.context, reset)
     for target in range(len(tokens) - 1):
         if config.segment_tokens and target % config.segment_tokens == 0:
-            stream = Stream(model, config)
+            state = StreamState.start(config.context, reset)
             for token in tokens[max(0, target - config.context) : target].tolist():
-                stream.feed(torch.tensor([[token]]))
-        hidden_D = stream.feed(torch.tensor([[int(tokens[target])]]))[0, 0]
+                model.hidden(torch.tensor([[token]]), state)
+        hidden_D = model.hidden(torch.tensor([[int(tokens[target])]]), state)[0, 0]
         predicted = log_probabilities(model, hidden_D).double().numpy()
         nats.append(-predicted[tokens[target + 1]])
         entropies.append(-(np.exp(predicted) * predicted).sum())

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from fairway.score.bits import bits_per_byte
 from fairway.score.config import Eval
 from fairway.score.streaming import (
-    Stream,
     chunks,
     entropy,
     log_probabilities,
@@ -231,11 +230,18 @@ def test_learning_between_chunks_leaves_batches_and_blocks_a_matter_of_speed(tin
     assert np.abs(found[0]["nats"] - score_stream(shaken(tiny), DOCUMENTS, having(context=6))["nats"]).max() > 0.01
 
 
-def test_feeding_keeps_no_gradients_and_entropy_is_at_most_uniform(tiny, shaken):
-    stream = Stream(shaken(tiny), having(context=8))
-    hidden_BTD = stream.feed(torch.arange(10).view(2, 5))
-    predicted = log_probabilities(stream.model, hidden_BTD)
-    assert not hidden_BTD.requires_grad and not predicted.requires_grad and predicted.shape == (2, 5, 64)
+def test_scoring_keeps_no_gradients_and_entropy_is_at_most_uniform(tiny, shaken):
+    model, seen = shaken(tiny), []
+
+    def measure(hidden_TD, targets):
+        seen.append(hidden_TD)
+        return {}
+
+    score_stream(model, DOCUMENTS, having(context=8), measure=measure)
+    hidden_BTD = seen[-1][None, :5].expand(2, -1, -1)
+    predicted = log_probabilities(model, hidden_BTD)
+    assert not any(hidden_TD.requires_grad for hidden_TD in seen) and torch.is_grad_enabled()
+    assert not predicted.requires_grad and predicted.shape == (2, 5, 64)
     torch.testing.assert_close(predicted.exp().sum(-1), torch.ones(2, 5))
     assert entropy(predicted[0]).max() < math.log(64)
 
@@ -243,16 +249,15 @@ def test_feeding_keeps_no_gradients_and_entropy_is_at_most_uniform(tiny, shaken)
 RANKED = {"frozen": (3, None), "one stream": (0, None), "learning": (5, 12), "learning, one stream": (0, 12)}
 
 
-def ranked(model, segment: int, chunk: int | None, **ranks) -> dict[str, np.ndarray]:
+def ranked(model, segment: int, chunk: int | None, **share) -> dict[str, np.ndarray]:
     training = FakeTraining(model, chunk) if chunk else None
-    return score_stream(model, DOCUMENTS, having(segment_tokens=segment, batch=2), training, **ranks)
+    return score_stream(model, DOCUMENTS, having(segment_tokens=segment, batch=2), training, **share)
 
 
 def work(rank: int, folder: Path, model) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    shared = {"rank": rank, "size": 2, "average_": Ranks(rank, 2).average_}
-    found = {name: ranked(copy.deepcopy(model), *case, **shared) for name, case in RANKED.items()}
+    found = {name: ranked(copy.deepcopy(model), *case, ranks=Ranks(rank, 2)) for name, case in RANKED.items()}
     torch.save(found, folder / f"found{rank}.pt")
     dist.destroy_process_group()
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fairway.errors import InputError
 from fairway.score import ttt
+from fairway.score.streaming import Share
 from tests.ranks import run_ranks
 from tests.score.learning import ADAMW, MUON, TEXT, batches, changed, learn, loss, peer, weights
 
@@ -284,7 +285,7 @@ def work(rank: int, folder: Path, model) -> None:
     found = {}
     for name, settings in CASES.items():
         found[name] = copy.deepcopy(model)
-        learn(found[name], settings, rank=rank, size=2, average_=average_)
+        learn(found[name], settings, ranks=Share(rank, 2, average_))
     torch.save({name: weights(each) for name, each in found.items()}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -8,24 +8,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.score.streaming import log_probabilities
-from fairway.score.windows import score_windows, spans
+from fairway.score.windows import score_windows, windows
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.data())
 def test_each_target_is_scored_once_with_all_the_context_there_is(targets, context, data):
     stride = data.draw(st.integers(1, context))
-    windows = spans(targets, context, stride)
-    assert [target for _, first, end in windows for target in range(first, end)] == list(range(targets))
-    for start, first, end in windows:
-        assert 0 <= start <= first < end and end - start == min(context, targets)
-        assert first == 0 or (end - first <= stride and first - start >= context - stride)
+    found = windows(targets, context, stride)
+    assert [target for first, end, _ in found for target in range(first, end)] == list(range(targets))
+    for first, end, read in found:
+        assert 0 <= read <= first < end and end - first + read == min(context, targets)
+        assert first == 0 or (end - first <= stride and read >= context - stride)
 
 
 def test_published_stride_and_blocks_without_overlap():
-    assert spans(10, 4, 2) == [(0, 0, 4), (2, 4, 6), (4, 6, 8), (6, 8, 10)]
-    assert spans(12, 4, 4) == [(0, 0, 4), (4, 4, 8), (8, 8, 12)]
-    assert spans(3, 4, 2) == [(0, 0, 3)]
+    assert windows(10, 4, 2) == [(0, 4, 0), (4, 6, 2), (6, 8, 2), (8, 10, 2)]
+    assert windows(12, 4, 4) == [(0, 4, 0), (4, 8, 0), (8, 12, 0)]
+    assert windows(3, 4, 2) == [(0, 3, 0)]
 
 
 @pytest.mark.parametrize(("context", "stride"), [(8, 3), (8, 8), (5, 1), (40, 7)])
@@ -44,20 +43,6 @@ def test_scores_are_those_of_each_window_alone(tiny, shaken, context, stride, ba
         by_hand = -sum(math.exp(value) * value for value in log_probabilities)
         assert scores["entropy"][target] == pytest.approx(by_hand, abs=1e-4)
     assert sum(told) == 30
-
-
-@pytest.mark.parametrize("stride", [3, 8])
-def test_a_measure_of_ones_own_sees_the_distribution_of_each_target_once(tiny, shaken, stride):
-    model, tokens = shaken(tiny), np.random.default_rng(1).integers(0, 64, 31, dtype=np.uint16)
-
-    def measure(hidden_TD, targets):
-        order = torch.arange(targets.start, targets.stop)
-        return {"all": log_probabilities(model, hidden_TD), "target": order[: len(hidden_TD)]}
-
-    found = score_windows(model, tokens, 8, stride, 4, measure)
-    assert found["target"].tolist() == list(range(30)) and found["all"].shape == (30, 64)
-    nats = score_windows(model, tokens, 8, stride, 4)["nats"]
-    np.testing.assert_allclose(found["all"][np.arange(30), tokens[1:]], -nats, atol=1e-6)
 
 
 def test_the_head_runs_for_fresh_tokens_only(tiny, shaken):

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,17 @@ import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
 pathlib.Path("rank" + os.environ["RANK"]).touch()
 time.sleep(60)
+"""
+SHARED = """
+import os, pathlib, signal, time
+from stages.launch import shared
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with shared("program"):
+    pathlib.Path("rank" + os.environ["RANK"]).write_text(str(os.getpid()))
+    try:
+        time.sleep(300)
+    except KeyboardInterrupt:
+        pathlib.Path("stopped" + os.environ["RANK"]).touch()
 """
 FAILING = """
 import os, sys, time
@@ -75,6 +89,25 @@ def test_sigterm_reaches_every_rank(ranks, tmp_path):
     messenger.start()
     assert ranks(STOPPED, 2) == 130
     messenger.join()
+
+
+def test_ranks_stop_when_their_launcher_is_killed(tmp_path):
+    """Whatever the stage: those that share their work do it inside `shared`."""
+    (tmp_path / "program.py").write_text(SHARED)
+    paths = os.pathsep.join([str(tmp_path), str(Path(launch.__file__).parents[1])])
+    command = [sys.executable, "-c", "from stages.launch import launch; launch('program', 2)"]
+    launcher = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths})
+    wait_for(tmp_path, "rank?", 2)
+    launcher.kill()
+    launcher.wait()
+    wait_for(tmp_path, "stopped?", 2)
+
+
+def wait_for(folder: Path, names: str, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob(names))) < count:
+        assert time.monotonic() < deadline, f"no {count} files {names}"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("nproc", "gpus", "expected"), [(None, 0, 1), (None, 8, 8), ("2", 8, 2), ("", 4, 4)])

@@ -144,6 +144,15 @@ def test_a_run_leaves_its_results_and_nothing_saved(reference, tmp_path):
     assert written == {"params.yaml", "checkpoint.safetensors", "ledger.json", "loss.tsv", "metrics.json", "timing.json"}
 
 
+def test_a_run_that_the_clock_ends_says_so(tmp_path, capsys):
+    for folder, seconds in ((tmp_path / "slow", 1e-6), (tmp_path / "fast", 1e6)):
+        folder.mkdir()
+        finished(workplace(folder, wall_clock_seconds=seconds))
+        metrics, said = json.loads((folder / "reports/train/metrics.json").read_text()), capsys.readouterr().out
+        ended = f"train: train.wall_clock_seconds 1e-06 ended it after 1 of {STEPS} steps" in said
+        assert ended == metrics["stopped_by_clock"] == (folder.name == "slow") == (metrics["train_steps"] == 1)
+
+
 def test_the_script_stopped_by_sigterm_goes_on_where_it_was(reference, tmp_path, capsys):
     folder = workplace(tmp_path)
     with start(folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

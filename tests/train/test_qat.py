@@ -10,19 +10,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.func import functional_call
 
 from fairway.lm.parameters import role_of
 from fairway.quant import quantiser
-from fairway.quant.grids import SMALLEST_STEP, dequantise, quantise, row_scales
+from fairway.quant.clips import steps
+from fairway.quant.grids import SMALLEST_STEP, dequantise, quantise, to_half
 from fairway.train.qat import (
     crown_penalty,
     differentiable_step,
     entropy_penalty,
+    grid_of,
     grid_weights,
+    on_grid,
     prune_,
     prune_target,
-    rounded,
     straight_through,
 )
 
@@ -69,11 +70,10 @@ def test_the_weights_with_a_grid_are_those_that_quant_gives_one(network, exporte
 def test_training_sees_what_round_to_nearest_exports(network, exported, qat_params):
     parameters, roles, qat = dict(network.named_parameters()), grid_weights(network), qat_params()
     restored = exported(network.state_dict(), qat)
-    weights = rounded(parameters, roles, qat)
-    assert list(weights) == list(roles)
-    assert all(torch.equal(weights[name], restored[name]) for name in roles)
-    assert not any(torch.equal(weights[name], parameters[name]) for name in roles)
-    logits = functional_call(network, weights, (TEXT,))
+    with on_grid(parameters, roles, qat):
+        assert all(torch.equal(parameters[name], restored[name]) for name in roles)
+        logits = network(TEXT)
+    assert not any(torch.equal(parameters[name], restored[name]) for name in roles)
     network.load_state_dict(network.state_dict() | restored)
     assert torch.equal(logits, network(TEXT))
 
@@ -84,7 +84,7 @@ def test_straight_through_is_the_grid_forwards_and_nothing_backwards(seed, bits,
     weight[2] = 0
     weight[3, 7] *= 100  # beyond the grid where clip is small
     weight.requires_grad_()
-    scales = row_scales(weight.detach(), bits, clip)
+    scales = to_half(steps(weight.detach(), "deviation", bits, clip))
     on_grid = straight_through(weight, bits, clip)
     assert torch.equal(on_grid, dequantise(quantise(weight.detach(), scales, bits), scales))
     upstream = gaussian(5, 24, seed + 1)
@@ -97,7 +97,7 @@ def test_the_step_is_that_of_the_grid_up_to_half_precision(seed, bits, clip):
     weight = gaussian(6, 24, seed)
     step = differentiable_step(weight, bits, clip)
     assert step.shape == (6, 1)
-    torch.testing.assert_close(step[:, 0], row_scales(weight, bits, clip).float(), rtol=2**-11, atol=0)
+    torch.testing.assert_close(step[:, 0], to_half(steps(weight, "deviation", bits, clip)).float(), rtol=2**-11, atol=0)
 
 
 def test_gradient_of_the_step_against_finite_differences():
@@ -197,7 +197,8 @@ def test_compiles_into_one_graph(qat_params):
     parameters = {"a": gaussian(8, 16), "b": gaussian(4, 16)}
 
     def together(parameters):
-        return rounded(parameters, roles, qat), entropy_penalty(parameters, roles, qat), crown_penalty(parameters, roles, qat)
+        rounded = {name: straight_through(parameters[name], *grid_of(role, qat)) for name, role in roles.items()}
+        return rounded, entropy_penalty(parameters, roles, qat), crown_penalty(parameters, roles, qat)
 
     weights, *penalties = torch.compile(together, backend="aot_eager", fullgraph=True)(parameters)
     expected, *expected_penalties = together(parameters)

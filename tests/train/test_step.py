@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fairway.errors import InputError
-from fairway.quant.grids import dequantise, quantise, row_scales
+from fairway.quant.clips import steps
+from fairway.quant.grids import dequantise, quantise, to_half
 from fairway.train import resume
 from fairway.train.groups import optimizers
 from fairway.train.objective import Phase
@@ -181,7 +182,7 @@ def test_rounding_is_seen_by_the_forward_pass_only(begin, advance, loader, gradi
             role = rounded.roles.get(f"model.{name}")
             if role:
                 bits, clip = (5, 4.0) if role == "embedding" else (4, 4.0)
-                scales = row_scales(parameter, bits, clip)
+                scales = to_half(steps(parameter, "deviation", bits, clip))
                 parameter.copy_(dequantise(quantise(parameter, scales, bits), scales))
     advance(run, 10, watch=lambda run, phase: inside.append(weights(run)))
     for step in range(10):
