@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.kernels import njit
+from fairway.kernels import inner, njit
 
 # Powers by repeated multiplication: exp and pow of the C library differ between machines.
 WIDTH = np.array(list(accumulate([1.0905077326652577] * 127, mul, initial=2.0**-6)))  # 2^(i/8 − 6)
@@ -134,7 +134,7 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
             take_row(lower, diagonal, line)
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def start_row(guess, row, line):
     """Reset what is learned within a row: running statistics, the slope of guess 4, the regression's means."""
     for i in range(row.size):
@@ -145,7 +145,7 @@ def start_row(guess, row, line):
         line[MEAN, c] = 0
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def _guess(guess, column, row, line, c):
     """Predict the centre and the width of weight `c` of the row by every guess:
 
@@ -174,7 +174,7 @@ def _guess(guess, column, row, line, c):
         guess[SPREAD, 6] = row[ERROR]
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, stretched, place):
     """Walk down the tree to a rank (integer + limit): the given one when encoding, else the decoded one. Returns the rank."""
     node = 0
@@ -201,7 +201,7 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
     return ~node
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def code_bit(given, p, data, encoding, coder):
     """Code one decision with a carryless binary arithmetic coder as in lpaq, with registers of 48 bits; returns it.
 
@@ -226,7 +226,7 @@ def code_bit(given, p, data, encoding, coder):
     return bit
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def _learn(guess, column, row, r, c, value, centred):
     """Update the statistics of guesses 1 to 4 by a weight's value; `centred` is false in the light layout, all centres 0."""
     # Widths of the column and of the row: running means of |value|, scaled to the standard deviation of a Gaussian.
@@ -250,7 +250,7 @@ def _learn(guess, column, row, r, c, value, centred):
     row[LEFT] = value
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def regress(column, row, line, lower, r, c, value):
     """Correct the conditional means of the weights to the right by this weight's error; track the widths of the errors."""
     error = np.float32(value - line[MEAN, c])
@@ -265,7 +265,7 @@ def regress(column, row, line, lower, r, c, value):
         mean[j] += error * slope[j]
 
 
-@njit(nogil=True)
+@inner(nogil=True)
 def take_row(lower, diagonal, line):
     """Add a row to the regression: A += row rowᵀ on the factors of A = L D Lᵀ, which is recursive least squares.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.kernels import njit
+from fairway.kernels import inner, njit
 from fairway.mixture.config import Ngram
 from fairway.mixture.context_table import SUCCESSORS, count_of, fingerprint, slot_of, token_of
 from fairway.mixture.tree import depth, middle
@@ -177,7 +177,7 @@ def class_of_entropy(entropy, config):
     return min(config.entropy_bins - 1, max(0, int(entropy / width)))
 
 
-@njit
+@njit(inline="always")
 def forward(state, text, config, rank, level, lo, hi, levels, given_N2, nearest, entropy, odds_N):
     """Log-odds of going right at a node and at those below it on the way to the leaf `rank`, `levels` at most, into `odds_N`.
 
@@ -247,7 +247,7 @@ def forward(state, text, config, rank, level, lo, hi, levels, given_N2, nearest,
         level += 1
 
 
-@njit
+@njit(inline="always")
 def backward(state, text, config, rank, odds_D):
     """Learn along the path to the leaf `rank`, for which `forward` has just run from the root: a gradient step of ln p for
     every mixer by itself, and a step of every adaptive probability that was used."""
@@ -292,7 +292,7 @@ def backward(state, text, config, rank, odds_D):
         level += 1
 
 
-@njit
+@inner
 def common(text, one, other):
     """How many tokens before two places are the same, up to MAX_MATCH - 1; `one` comes first."""
     length = 0

@@ -5,6 +5,8 @@ vocabulary by construction; a decoder walks down ten decisions instead of weighi
 the whole token is known, so that nodes may be asked in any order, of any path.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fairway.kernels import njit
@@ -18,6 +20,63 @@ from fairway.mixture.tree import depth, middle, nats_of, odds_between
 BLOCK = 1 << 16  # tokens between two looks at the sizes of table and text
 
 
+class Asked(NamedTuple):
+    """What a decoder knows of the next token, and the nodes that it has asked: the last one of each of the D levels.
+
+    `forward` has left what learning needs of these nodes in the state, so that no node on the token's path is computed twice.
+    """
+
+    below_2V: np.ndarray  # running sums (2, V + 1) of probabilities in the order of the leaves: network; with the cache
+    nearest: float
+    entropy: float
+    node_D: np.ndarray  # the nodes' middles, −1 for none
+    odds_D: np.ndarray
+    right_D: np.ndarray  # probabilities of the right half
+
+
+@njit(inline="always")
+def ask(asked, state, text, config, lo, hi, level):
+    """The odds of a node, unless it was the last one asked of its level."""
+    if asked.node_D[level] != middle(lo, hi):
+        given_12 = np.empty((1, 2))
+        for k in range(2):
+            given_12[0, k] = odds_between(asked.below_2V[k], lo, hi)
+        odds_N = asked.odds_D[level:]
+        forward(state, text, config, lo, level, lo, hi, 1, given_12, asked.nearest, asked.entropy, odds_N)
+        asked.right_D[level], asked.node_D[level] = squash(odds_N[0]), middle(lo, hi)
+
+
+@njit
+def descend(asked, state, text, config, lo, hi, level, rank):
+    """Ask a node and those below it on the way to a leaf; for rank −1 always to the likelier side. Returns their product."""
+    chance = 1.0
+    while hi - lo > 1:
+        ask(asked, state, text, config, lo, hi, level)
+        half, right = middle(lo, hi), asked.right_D[level]
+        goes_right = right > 0.5 if rank < 0 else rank >= half
+        chance *= right if goes_right else 1 - right
+        lo, hi = (half, hi) if goes_right else (lo, half)
+        level += 1
+    return chance
+
+
+@njit
+def leaves(asked, state, text, config, out):
+    """Probabilities of all leaves, in their order, in which no node is computed twice."""
+    root = np.int64(0)  # the literal 0 would compile `descend` once more
+    for rank in range(len(out)):
+        out[rank] = descend(asked, state, text, config, root, len(out), root, rank)
+
+
+@njit
+def learn(state, text, entries, used, config, token, odds_D):
+    """The next token is known, and `forward` has run along its path."""
+    backward(state, text, config, state.ranks_V[token], odds_D)
+    for c in range(config.contexts):
+        count_successor(entries, used, config.table_entries, state.keys_C[c], token)
+    append(state, text, token)
+
+
 @njit
 def scan(state, text, entries, used, config, tokens, paths_ND2, nearest, entropies, nats, orders):
     """Score and then learn each token in turn."""
@@ -27,30 +86,7 @@ def scan(state, text, entries, used, config, tokens, paths_ND2, nearest, entropi
         V, rank = config.vocabulary_size, state.ranks_V[tokens[i]]
         forward(state, text, config, rank, 0, 0, V, len(odds_D), paths_ND2[i], nearest[i], entropies[i], odds_D)
         nats[i], orders[i] = nats_of(odds_D, rank, V), state.cursor[ORDERS_SEEN] + 1
-        backward(state, text, config, rank, odds_D)
-        for c in range(config.contexts):
-            count_successor(entries, used, config.table_entries, state.keys_C[c], tokens[i])
-        append(state, text, tokens[i])
-
-
-@njit
-def chance_of_right(state, text, config, network_V1, cached_V1, lo, hi, level, nearest, entropy):
-    """Probability of the right half of a node, from running sums of probabilities in the order of the leaves."""
-    given, odds = np.empty((1, 2)), np.empty(1)
-    given[0, 0], given[0, 1] = odds_between(network_V1, lo, hi), odds_between(cached_V1, lo, hi)
-    forward(state, text, config, lo, level, lo, hi, 1, given, nearest, entropy, odds)
-    return squash(odds[0])
-
-
-@njit
-def path_between(network_V1, cached_V1, rank, path_D2):
-    """The log-odds at the nodes on the path to a leaf."""
-    lo, hi, level = 0, len(network_V1) - 1, 0
-    while hi - lo > 1:
-        path_D2[level, 0], path_D2[level, 1] = odds_between(network_V1, lo, hi), odds_between(cached_V1, lo, hi)
-        half = middle(lo, hi)
-        lo, hi = (half, hi) if rank >= half else (lo, half)
-        level += 1
+        learn(state, text, entries, used, config, tokens[i], odds_D)
 
 
 def word_starts(pieces: list[bytes]) -> np.ndarray:
@@ -75,39 +111,37 @@ class TreeMixture:
             block = slice(first, first + BLOCK)
             part = features[block]
             columns = (part[name].astype(np.float64) for name in ("paths", "nearest", "entropy"))
-            self._scan(part["token"].astype(np.int64), *columns, nats[block], orders[block])
+            self._make_room(len(part))
+            tokens = part["token"].astype(np.int64)
+            scan(self.state, self.text, *self.table, self.config, tokens, *columns, nats[block], orders[block])
         return nats, orders
 
     def prepare(self, inputs: NextTokenInputs) -> None:
         look_up(self.state, self.text, self.table.entries, self.config)
-        network, cached = (np.cumsum(p[self.leaves]) for p in (inputs.neural, inputs.cached))
-        self.below = np.concatenate(([0.0], network)), np.concatenate(([0.0], cached))
-        self.nearest, self.entropy = inputs.nearest, inputs.entropy
+        V, D = self.config.vocabulary_size, depth(self.config.vocabulary_size)
+        below_2V = np.zeros((2, V + 1))
+        for sums, probabilities in zip(below_2V, (inputs.neural, inputs.cached), strict=True):
+            np.cumsum(probabilities[self.leaves], out=sums[1:])
+        self.asked = Asked(below_2V, inputs.nearest, inputs.entropy, np.full(D, -1), np.empty(D), np.empty(D))
 
     def right(self, lo: int, hi: int, level: int) -> float:
-        node = lo, hi, level
-        return chance_of_right(self.state, self.text, self.config, *self.below, *node, self.nearest, self.entropy)
+        if self.asked.node_D[level] != middle(lo, hi):
+            descend(self.asked, self.state, self.text, self.config, lo, hi, level, -1)
+        return self.asked.right_D.item(level)
 
     def distribution(self) -> np.ndarray:
-        nodes, chance_V = [(0, len(self.ranks), 0)], np.ones(len(self.ranks))
-        for lo, hi, level in nodes:
-            if hi - lo > 1:
-                half, right = middle(lo, hi), self.right(lo, hi, level)
-                chance_V[lo:half] *= 1 - right
-                chance_V[half:hi] *= right
-                nodes += [(lo, half, level + 1), (half, hi, level + 1)]
-        return chance_V[self.ranks]
+        out = np.empty(self.config.vocabulary_size)
+        leaves(self.asked, self.state, self.text, self.config, out)
+        return out[self.state.ranks_V]
 
     def observe(self, token: int) -> None:
-        path_D2 = np.zeros((depth(self.config.vocabulary_size), 2))
-        path_between(*self.below, self.state.ranks_V[token], path_D2)
-        one = np.array([token]), path_D2[None], np.array([self.nearest]), np.array([self.entropy])
-        self._scan(*one, np.empty(1, np.float32), np.empty(1, np.uint8))
+        self._make_room(1)
+        rank, state = int(self.ranks[token]), (self.state, self.text)
+        descend(self.asked, *state, self.config, 0, self.config.vocabulary_size, 0, rank)
+        learn(*state, *self.table, self.config, token, self.asked.odds_D)
 
-    def _scan(self, tokens: np.ndarray, *columns: np.ndarray) -> None:
-        """Run `scan` on the next tokens, once there is room for them in the table and in the text."""
-        coming = len(tokens)
+    def _make_room(self, coming: int) -> None:
+        """For so many tokens in the table and in the text."""
         self.table = context_table.grown(self.table, coming * self.config.contexts, self.config.table_entries)
         while int(self.state.cursor[TEXT_LENGTH]) + coming > len(self.text):
             self.text = np.concatenate((self.text, np.zeros_like(self.text)))
-        scan(self.state, self.text, self.table.entries, self.table.used, self.config, tokens, *columns)

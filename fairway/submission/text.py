@@ -11,6 +11,7 @@ differently decodes another text. A file is one stream of documents: BOS stands 
 import math
 import platform
 import struct
+from array import array
 from binascii import crc32, crc_hqx
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
@@ -110,13 +111,18 @@ def follow(predictor: Predictor, token: int, take: Callable[[float, int], object
 def encode(predictor: Predictor, tokens: np.ndarray, advance: Advance = lambda count: None) -> tuple[bytes, float]:
     """The payload of a block's tokens, and its worst sum: of the probabilities' sums, taken before every SAMPLED-th token, the
     one furthest from 1."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    worst_sum = 1.0
+    encoder, ways, chances, worst_sum = constriction.stream.queue.RangeEncoder(), array("i"), array("d"), 1.0
+
+    def take(right: float, goes_right: int) -> None:
+        chances.append(right)
+        ways.append(goes_right)
+
     for index, token in enumerate(tokens.tolist()):
         if index % SAMPLED == 0:
             worst_sum = further(worst_sum, float(predictor.distribution().sum()))
-        follow(predictor, token, lambda right, goes_right: encoder.encode(goes_right, Bernoulli(right, perfect=False)))
+        follow(predictor, token, take)
         advance(1)
+    encoder.encode(np.array(ways), Bernoulli(perfect=False), np.array(chances))
     return encoder.get_compressed().astype("<u4").tobytes(), worst_sum
 
 
