@@ -195,6 +195,24 @@ def test_a_decoder_that_looks_around_scores_as_all_at_once():
         curious.observe(token)
 
 
+def test_nodes_asked_in_any_order_have_the_same_bits():
+    """And the token that follows is learned alike, whichever nodes were asked before it."""
+    stream, random = stream_of(repetitive_text(60)), np.random.default_rng(3)
+    one, other, silent = fresh(), fresh(), fresh()
+    nodes = [(0, VOCABULARY, 0)]
+    for lo, hi, level in nodes:
+        nodes += [(a, b, level + 1) for a, b in ((lo, middle(lo, hi)), (middle(lo, hi), hi)) if b - a > 1]
+    for i, token in enumerate(stream.tokens.tolist()):
+        for mixture in (one, other, silent):
+            mixture.prepare(stream.inputs(i))
+        asked = {node: one.right(*node) for node in nodes}
+        assert all(other.right(*nodes[k]) == asked[nodes[k]] for k in random.permutation(len(nodes)))
+        for mixture in (one, other, silent):
+            mixture.observe(token)
+        arrays = [mixture.state.weight_RI.tobytes() + mixture.state.map_CKK.tobytes() for mixture in (one, other, silent)]
+        assert len(set(arrays)) == 1
+
+
 def test_one_token_at_a_time_scores_as_all_at_once(monkeypatch):
     """Exactly, over tables and a text that grow; with questions in between; and in slabs."""
     stream = stream_of(np.concatenate((np.random.default_rng(14).integers(0, VOCABULARY, 2000), repetitive_text(1000))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import constriction
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +14,7 @@ from fairway.mixture.tree import middle
 from fairway.mixture.tree_mixture import word_starts
 from fairway.proof.claims import normalised
 from fairway.score.predictor import Predictor
-from fairway.submission.text import SAMPLED, bits, decode, encode
+from fairway.submission.text import SAMPLED, Bernoulli, bits, decode, encode, follow
 from fairway.text.tokenizer import BYTE_MODEL, Tokenizer
 from tests.plain_settings import SETTINGS
 from tests.submission.simple_predictors import Uniform
@@ -69,6 +70,14 @@ def test_the_same_text_gives_the_same_payload_in_whole_words(predictor):
     tokens = BYTES.encode("again")[1:]
     payload, _ = encode(predictor(5), tokens)
     assert payload == encode(predictor(5), tokens)[0] and len(payload) % 4 == 0
+
+
+def test_a_block_is_coded_at_once_as_decision_by_decision(predictor):
+    tokens, coder = BYTES.encode("one after the other, or all together")[1:], constriction.stream.queue.RangeEncoder()
+    single = predictor(len(tokens))
+    for token in tokens.tolist():
+        follow(single, token, lambda right, goes_right: coder.encode(goes_right, Bernoulli(right, perfect=False)))
+    assert encode(predictor(len(tokens)), tokens)[0] == coder.get_compressed().astype("<u4").tobytes()
 
 
 def test_the_payload_is_little_endian_words_first_token_highest():
