@@ -134,7 +134,7 @@ def walk(matrix_RC, data, encoding, across, layout, unit, next_state, memory):
             take_row(lower, diagonal, line)
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def start_row(guess, row, line):
     """Reset what is learned within a row: running statistics, the slope of guess 4, the regression's means."""
     for i in range(row.size):
@@ -201,7 +201,7 @@ def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, s
     return ~node
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def code_bit(given, p, data, encoding, coder):
     """Code one decision with a carryless binary arithmetic coder as in lpaq, with registers of 48 bits; returns it.
 
@@ -250,7 +250,7 @@ def _learn(guess, column, row, r, c, value, centred):
     row[LEFT] = value
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def regress(column, row, line, lower, r, c, value):
     """Correct the conditional means of the weights to the right by this weight's error; track the widths of the errors."""
     error = np.float32(value - line[MEAN, c])
@@ -265,7 +265,7 @@ def regress(column, row, line, lower, r, c, value):
         mean[j] += error * slope[j]
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def take_row(lower, diagonal, line):
     """Add a row to the regression: A += row rowᵀ on the factors of A = L D Lᵀ, which is recursive least squares.
 
