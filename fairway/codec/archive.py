@@ -7,7 +7,7 @@ CODE_BYTES it computes the size of a submission without building one, so that ed
 import io
 import zipfile
 
-CODE_BYTES = 38_134  # of submission.pyz: everything but weights and tokenizer; a test compares it with an actual packing
+CODE_BYTES = 38_334  # of submission.pyz: everything but weights and tokenizer; a test compares it with an actual packing
 MOST_BYTES = 1 << 28  # of all members, unpacked; the budget of the challenge is a sixteenth
 PIECE = 1 << 12  # bytes
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
