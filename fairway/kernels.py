@@ -20,13 +20,10 @@ def digest(root: Path) -> str:
     return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
 
-HERE = Path(__file__).parent
-options = {"no_cfunc_wrapper": True}  # C calls no kernel
+njit, HERE = numba.njit, Path(__file__).parent
 if HERE.is_dir():
     folder = Path(numba.config.CACHE_DIR or HERE / "__pycache__")
     numba.config.CACHE_DIR = str(folder / f"kernels-{digest(HERE)}")
     # Within the folder numba names a package by its path, which differs between clones; here the name is enough.
     numba.core.caching.UserProvidedCacheLocator.get_suitable_cache_subpath = staticmethod(lambda file: Path(file).parent.name)
-    options["cache"] = True
-njit = functools.partial(numba.njit, **options)
-inner = functools.partial(njit, no_cpython_wrapper=True)  # for kernels alone to call: a wrapper takes as long to compile
+    njit = functools.partial(numba.njit, cache=True)

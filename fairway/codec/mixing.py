@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.kernels import inner, njit
+from fairway.kernels import njit
 
 # Powers by repeated multiplication: exp and pow of the C library differ between machines.
 WIDTH = np.array(list(accumulate([1.0905077326652577] * 127, mul, initial=2.0**-6)))  # 2^(i/8 − 6)
@@ -145,7 +145,7 @@ def start_row(guess, row, line):
         line[MEAN, c] = 0
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def _guess(guess, column, row, line, c):
     """Predict the centre and the width of weight `c` of the row by every guess:
 
@@ -174,7 +174,7 @@ def _guess(guess, column, row, line, c):
         guess[SPREAD, 6] = row[ERROR]
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def _code(rank, grid, data, encoding, coder, layout, tree, counter, weight_KI, stretched, place):
     """Walk down the tree to a rank (integer + limit): the given one when encoding, else the decoded one. Returns the rank."""
     node = 0
@@ -226,7 +226,7 @@ def code_bit(given, p, data, encoding, coder):
     return bit
 
 
-@inner(nogil=True)
+@njit(nogil=True)
 def _learn(guess, column, row, r, c, value, centred):
     """Update the statistics of guesses 1 to 4 by a weight's value; `centred` is false in the light layout, all centres 0."""
     # Widths of the column and of the row: running means of |value|, scaled to the standard deviation of a Gaussian.

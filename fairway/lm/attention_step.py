@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.kernels import inner, njit
+from fairway.kernels import njit
 from fairway.lm.attention import Attention
 from fairway.lm.operations import EPSILON, NO_MATRIX, SUMS, dot, product, sigmoid, view
 
@@ -55,7 +55,7 @@ class KeyValueRing(NamedTuple):
         return cls(np.zeros(shape_GCN, np.float32), np.zeros(shape_GCN, np.float32))
 
 
-@inner
+@njit
 def rotated(x_N, cos_R, sin_R, gain, y_N):
     """x with RMS `gain` and dimension i turned with i + R, for i < R."""
     factor, R = np.float32(gain / math.sqrt(dot(x_N, x_N) / len(x_N) + EPSILON)), len(cos_R)
@@ -66,7 +66,7 @@ def rotated(x_N, cos_R, sin_R, gain, y_N):
         y_N[i] = factor * x_N[i]
 
 
-@inner(fastmath=SUMS)
+@njit(fastmath=SUMS)
 def attend(q_N, keys_CN, values_CN, position, seen, y_N):
     """Softmax attention of one head over the last `seen` positions, its own among them."""
     capacity, width = keys_CN.shape
@@ -90,7 +90,7 @@ def attend(q_N, keys_CN, values_CN, position, seen, y_N):
         y_N[n] /= total
 
 
-@njit(inline="always")
+@njit
 def values_of(x_D, first_value_V, embedded_V, w, kept_GN):
     """The token's values into the ring. `first_value_V` (V,) is filled by the first layer: NaN before it."""
     v_V = product(w.value_VD, x_D)
@@ -102,7 +102,7 @@ def values_of(x_D, first_value_V, embedded_V, w, kept_GN):
         kept_GN[i // N, i % N] = w.value_mix[0] * first_value_V[i] + w.value_mix[1] * value
 
 
-@njit(inline="always")
+@njit
 def attention_step(x_D, first_value_V, embedded_V, ring, position, seen, cos_R, sin_R, w):
     """The attention layer's output (D,)."""
     G, capacity, N = ring.keys_GCN.shape

@@ -45,7 +45,7 @@ class FeedForwardWeights(NamedTuple):
         )
 
 
-@njit(inline="always")
+@njit
 def routed_share(x_D, w):
     """What the layer's output is multiplied by: tanh(score − threshold), 0 for a token that the router keeps out."""
     if len(w.router_D):
@@ -53,7 +53,7 @@ def routed_share(x_D, w):
     return np.float32(1)
 
 
-@njit(inline="always")
+@njit
 def feed_forward_step(x_D, w):
     """The feed-forward layer's output (D,)."""
     h_F = product(w.up_FD, x_D)

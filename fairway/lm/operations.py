@@ -9,7 +9,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from fairway.kernels import inner, njit
+from fairway.kernels import njit
 
 SUMS = {"reassoc", "contract"}  # sums may be taken in any order: what vector registers need, and all that they need
 EPSILON = np.float32(np.finfo(np.float32).eps)  # of torch's rms_norm
@@ -34,7 +34,7 @@ def product(weight_OI, x_I):
     return y_O
 
 
-@inner(fastmath=SUMS)
+@njit(fastmath=SUMS)
 def dot(x, y):
     total = np.float32(0)
     for i in range(len(x)):
@@ -52,6 +52,6 @@ def normalized(x, scale):
     return y
 
 
-@inner
+@njit
 def sigmoid(x):
     return np.float32(1 / (1 + math.exp(-x)))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fairway.kernels import inner, njit
+from fairway.kernels import njit
 from fairway.mixture.config import Ngram
 from fairway.mixture.context_table import SUCCESSORS, count_of, fingerprint, slot_of, token_of
 from fairway.mixture.tree import depth, middle
@@ -292,7 +292,7 @@ def backward(state, text, config, rank, odds_D):
         level += 1
 
 
-@inner
+@njit
 def common(text, one, other):
     """How many tokens before two places are the same, up to MAX_MATCH - 1; `one` comes first."""
     length = 0
