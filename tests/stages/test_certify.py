@@ -6,6 +6,7 @@ Scoring is left out (tests/proof/test_causality.py); the real submission goes th
 import hashlib
 import json
 import math
+import re
 import subprocess
 import zlib
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_training_text_that_is_validation_text_is_refused(pipeline):
 def test_a_part_proves_that_part_and_the_score_stays_an_estimate(pipeline, monkeypatch):
     """The stand-in's text is short: the least length is set to what it has."""
     monkeypatch.setattr(claims, "LEAST_BYTES", 10)
-    set_tokens(130)
+    set_params(tokens=130)
     stream = TOKENIZER.encode("\0".join(DOCUMENTS))
     text = cut(stream, TOKENIZER, 130)[1]
     bits = 8 * payload_bytes(text) - 16
@@ -222,7 +223,7 @@ def test_a_part_proves_that_part_and_the_score_stays_an_estimate(pipeline, monke
 
 
 def test_a_part_that_is_too_short_proves_nothing(pipeline):
-    set_tokens(16)
+    set_params(tokens=16)
     certificate = run()
     assert certificate["verdict"] == "refused" and names(certificate) == ["the reported score is what the text costs"]
     assert "raise certify.tokens" in certificate["reasons"][0]
@@ -233,15 +234,15 @@ def test_rows_beyond_the_part_are_scored_again(pipeline, monkeypatch):
     refused = claims.reproduced({"eval_ttt": np.zeros(3)}, {"eval_ttt": np.ones(3)})
     monkeypatch.setattr(checks, "rescored", lambda *arguments: refused)
     assert "the reported scores are those of one pass" not in names(run())
-    set_tokens(130)
+    set_params(tokens=130)
     certificate = run()
     assert "the reported scores are those of one pass" in names(certificate) and certificate["verdict"] == "refused"
     assert [claim["claim"] for claim in certificate["claims"]].count("the reported scores are those of one pass") == 2
 
 
-def set_tokens(tokens: int) -> None:
+def set_params(**values: object) -> None:
     params = read_yaml("params.yaml")
-    params["certify"]["tokens"] = tokens
+    params["certify"] |= values
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
@@ -277,6 +278,37 @@ def test_an_artifact_whose_weights_cannot_be_read_is_refused_by_name(pipeline, m
     monkeypatch.chdir(pipeline)
     certificate = run()
     assert names(certificate) == ["the artifact can be read"] and "model.fwy" in certificate["reasons"][0]
+
+
+SAY = "say, print = print, lambda *words, **more: say({!r}, file=sys.stderr)"
+HOSTILE = {
+    "a report of Infinity": (SAY.format('{"tokens": Infinity, "seconds": Infinity}'), "wrote no report"),
+    "a report of brackets": ("print = lambda *words, **more: sys.stderr.write('[' * 200_000)", "wrote no report"),
+    "an integer of 400 digits": (
+        SAY.format('{"tokens": 1' + "0" * 400 + ', "normalised_positions": 1e400}'),
+        "summed at 0 positions",
+    ),
+    "a report without tokens": (SAY.format('{"seconds": 0}'), "summed at 0 positions"),
+    "seconds that are next to nothing": (SAY.format('{"tokens": 9e15, "seconds": 1e-320}'), "summed at 0 positions"),
+    "output without an end": ("while True: sys.stdout.buffer.write(bytes(1 << 16))", "compress wrote more than"),
+    "messages without an end or a line": ("while True: sys.stderr.write('x' * 65536)", "bytes to standard error"),
+    "sleep for ever": ("time.sleep(10**6)", "compress failed with status"),
+    "a decoder that sleeps for ever": ("if command == 'decompress': time.sleep(10**6)", "decompress failed with status"),
+    "nothing at all": ("sys.exit()", "wrote no file"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_certificate_is_written_whatever_a_submission_writes(pipeline, name, capsys):
+    cheat, words = HOSTILE[name]
+    set_params(coding_seconds=4)
+    submit(cheat)
+    certificate = run()
+    assert certificate["verdict"] == "refused" and any(words in reason for reason in certificate["reasons"])
+    assert "certify: refused" in capsys.readouterr().out
+    assert "**Refused**" in Path("artifacts/certify/certificate.md").read_text()
+    for path in ("reports/certify/metrics.json", "reports/certify/timing.json", "artifacts/certify/certificate.json"):
+        assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", Path(path).read_text()))
 
 
 def test_what_a_submission_prints_cannot_steer_a_terminal(pipeline, capsys):
