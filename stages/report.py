@@ -42,6 +42,7 @@ def main() -> None:
     timing = {stage: read_timing(stage) for stage in STAGES}
     scores = read_scores(metrics)
     record.compare(certificate, Path())
+    check_size(metrics["compress"]["artifact_bytes"], Path(record.HASHED["submission_sha256"]))
     for stage in ("certify", *record.SCORED):
         record.check_numbers(metrics[stage], certificate, f"{REPORTS / stage / 'metrics.json'}")
     pieces = read_tokenizer(ARTIFACTS / "tokenize/tokenizer.model").pieces
@@ -127,6 +128,12 @@ def read_scores(metrics: dict[str, dict]) -> dict[str, np.ndarray]:
 
 def scores_path(score: Score) -> Path:
     return ARTIFACTS / score.stage / "scores.npy"
+
+
+def check_size(said: object, artifact: Path) -> None:
+    if said != (size := artifact.stat().st_size):
+        where = REPORTS / "compress/metrics.json"
+        raise InputError(f"{where}: artifact_bytes is {said}, but {artifact} has {size:,} bytes; {RERUN}")
 
 
 def check_bytes(roles: pd.DataFrame, compress: dict) -> None:

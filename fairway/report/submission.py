@@ -25,10 +25,12 @@ from fairway.report.compare import Group
 from fairway.report.readme import readme
 from fairway.report.record import CERTIFICATE, PROVED, REFUSED
 from fairway.report.revisions import LOCK, WORKSPACE, Revision
+from fairway.submission import packing
 from fairway.submission.packing import MODULES
 
 ROOT = Path()  # the folder of the repository is the current one, as for stages
 ARTIFACT, SIZES = "artifacts/certify/submission.pyz", "reports/compress/metrics.json"
+ORIGINAL_PAGE = "artifacts/certify/certificate.md"
 PAGE, COPY = "reports/report/certificate.md", "reports/report/certificate.json"  # which git keeps
 SIZE_KEYS = ["code_bytes", "tokenizer_bytes", "weights_bytes", "artifact_bytes", "headroom_bytes"]
 CURVE = "reports/train/loss.tsv"
@@ -44,7 +46,9 @@ def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: 
     runs = packed_first([revisions.read(name) for name in names], revisions.read(WORKSPACE))
     certificates = [certified(run) for run in runs]
     certificate, sizes = certificates[0], revisions.parsed(WORKSPACE, SIZES, *SIZE_KEYS)
+    artifact = revisions.content(WORKSPACE, ARTIFACT)
     check_workspace(certificate)
+    check_sizes(sizes, packing.sizes(artifact))
     if not anyway:
         for run, found in zip(runs, certificates, strict=True):
             check_proved(run, found)
@@ -53,7 +57,7 @@ def files(names: list[str], baseline: list[str], words: dict[str, str], anyway: 
     return {
         "README.md": page.encode(),
         "submission.json": (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode(),
-        "submission.pyz": revisions.content(WORKSPACE, ARTIFACT),
+        "submission.pyz": artifact,
         "certificate.json": revisions.content(WORKSPACE, CERTIFICATE),
         "certificate.md": revisions.content(WORKSPACE, PAGE),
         "params.yaml": as_yaml(runs[0].params),
@@ -107,15 +111,22 @@ def one_group(found: list[Revision]) -> Group:
 
 def certified(run: Revision) -> dict:
     """The certificate of a run. Raises InputError unless it is the one in dvc.lock and the summary follows from it."""
-    content, source = revisions.content(run.name, COPY), f"{run.name}: its {COPY}"
     certificate, written = revisions.parsed(run.name, COPY), revisions.outputs(run.name, "certify")
-    record.check(certificate, source)
-    made = {"md5": hashlib.md5(content, usedforsecurity=False).hexdigest(), "size": len(content)}  # as DVC hashes
-    if made != written.get(CERTIFICATE):
-        raise InputError(f"{source} is not the certificate that {LOCK} names; run `git checkout {COPY}` or `dvc repro`")
-    if certificate["coded_bytes"] != written[record.CODED]["size"]:
-        raise InputError(f"{source}: coded_bytes is not the size of {record.CODED} that {LOCK} names; run `dvc repro`")
+    record.check(certificate, f"{run.name}: its {COPY}")
+    for copy, original in ((COPY, CERTIFICATE), (PAGE, ORIGINAL_PAGE)):
+        content = revisions.content(run.name, copy)
+        made = {"md5": hashlib.md5(content, usedforsecurity=False).hexdigest(), "size": len(content)}  # as DVC hashes
+        if made != written.get(original):
+            raise InputError(
+                f"{run.name}: its {copy} is not the one that {LOCK} names; run `git checkout {copy}` or `dvc repro`"
+            )
     record.check_numbers(run.metrics, certificate, f"{run.name}: its {revisions.SUMMARY}")
+    for file, said, value in (
+        (record.CODED, "coded_bytes", certificate["coded_bytes"]),
+        (ARTIFACT, "artifact_bytes", run.metrics.get("artifact_bytes")),
+    ):
+        if value != written.get(file, {}).get("size"):
+            raise InputError(f"{run.name}: its {said} {value} is not the size of {file} that {LOCK} names; run `dvc repro`")
     return certificate
 
 
@@ -129,6 +140,13 @@ def check_workspace(certificate: dict) -> None:
         raise InputError(
             f"{LOCK}: {CERTIFICATE} was made after other stages than it names; run `dvc repro --force --single-item certify`"
         )
+
+
+def check_sizes(said: dict, found: dict[str, int]) -> None:
+    """Raises InputError when the metrics of compress are not of the artifact whose parts have these sizes."""
+    for name, size in (found | {"artifact_bytes": found["total"]}).items():
+        if said.get(name, size) != size:
+            raise InputError(f"{SIZES}: {name} is {said[name]}, but {ARTIFACT} has {size}; run `dvc repro`")
 
 
 def check_proved(run: Revision, certificate: dict) -> None:

@@ -19,7 +19,6 @@ from fairway.submission import packing
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"author": "A", "github_id": "a", "name": "tree", "blurb": "New.", "date": "2026-01-02T03:04:05Z", "track": "t"}
-SIZES = {"artifact_bytes": 1000, "headroom_bytes": 9000, "code_bytes": 300, "tokenizer_bytes": 100, "weights_bytes": 580}
 CLAIM = {"condition": "proof", "claim": "the text comes back", "how": "decoded", "amount": "much", "passed": True}
 LEGAL, TOKENS = {"proved": True, "refused": False}, {"proved": 1000, "refused": 1000}
 HASHED = {"submission": "submission.pyz", "coded": "coded.fwt", "val_documents": "val.txt"}
@@ -35,16 +34,20 @@ def put_run(bpb: float, seed: int, verdict: str = "proved", bits: int = 6) -> No
     """All files that a submission is made from, in the current folder; of 8,000 bytes of text."""
     legal = LEGAL.get(verdict)
     summary = {"val_bpb_float": bpb + 0.5, "val_bpb_ttt": bpb + 0.25, "val_bpb_ngram": bpb, "legal": legal}
-    summary |= {"certified_tokens": TOKENS.get(verdict, 10), "certified_bpb": bpb, "artifact_bytes": 1000, "code_bytes": 300}
+    summary |= {"certified_tokens": TOKENS.get(verdict, 10), "certified_bpb": bpb, "artifact_bytes": 1000, "code_bytes": 320}
     put("reports/summary.json", {"val_bpb": bpb} | summary)
     put("reports/report/stages.json", {"tokenize": {"val_bytes": 3000, "val_tokens": 1001}, "train": {"train_loss": bpb}})
-    put("reports/compress/metrics.json", SIZES)
-    put("reports/report/certificate.md", "# Certificate\n")
+    for place in ("reports/report", "artifacts/certify"):
+        put(f"{place}/certificate.md", "# Certificate\n")
     put("reports/train/loss.tsv", f"step\tloss\n1\t{seed}\n")
     for name in ("command_line", "text"):
         put(f"fairway/submission/{name}.py", f"# {name}\n")
     with zipfile.ZipFile(Path("artifacts/certify/submission.pyz"), "w") as archive:
-        archive.writestr("seed", str(seed))
+        for name, content in (("tokenizer.model", b"t" * 100), ("model.fwy", b"w" * 580), ("settings", str(seed))):
+            archive.writestr(name, content)
+        archive.comment = bytes(1000 - 680 - 1 - 22 - sum(76 + 2 * len(name) for name in archive.namelist()))
+    sizes = {"artifact_bytes": 1000, "headroom_bytes": 9000, "code_bytes": 320, "tokenizer_bytes": 100, "weights_bytes": 580}
+    put("reports/compress/metrics.json", sizes)
     put("artifacts/certify/val.txt", "x" * 7999 + "\0y" + "z" * (legal is not True))
     put("artifacts/certify/coded.fwt", "c" * round(1000 * bpb))
     for stage in ("eval_sliding", "eval_ttt", "eval_ngram"):
@@ -130,7 +133,7 @@ def test_the_folder(repository):
 def test_submission_json(repository):
     entry = json.loads(submission.files(["one", "two"], [], WORDS)["submission.json"])
     assert entry | WORDS == entry
-    assert entry["val_bpb"] == 1.225 and entry["bytes_total"] == 1000 and entry["bytes_code"] == 300
+    assert entry["val_bpb"] == 1.225 and entry["bytes_total"] == 1000 and entry["bytes_code"] == 320
     assert entry["val_loss"] == pytest.approx(1.225 * 3 * 0.693147, abs=1e-5)
     assert entry["val_bpb_std"] == pytest.approx(0.05 / 2**0.5, abs=1e-6)
     assert entry["seeds"]["2"]["val_bpb"] == 1.2
@@ -143,7 +146,7 @@ def test_readme(repository):
     assert "| 2 | 1.20000 |" in flat and "| mean | 1.22500 |" in flat and "run of seed 2" in flat
     assert "two against base: no test, base has one seed" in flat
     assert "| float | 1.7250 |" in flat and "| TTT | 1.4750 |" in flat and "| mixture | 1.2250 |" in flat
-    assert "| zip directory | 20 |" in flat and "| total | 1,000 |" in flat
+    assert "| weights | 580 |" in flat and "| total | 1,000 |" in flat
     assert (
         "**Proved**" in flat
         and "| 2 | 1.20000 | 2.49533 | 1,000 | proved |" in flat
@@ -195,6 +198,7 @@ def test_a_seed_that_is_not_proved_makes_the_mean_an_estimate(repository):
     assert entry["proved"] is False
 
 
+PAGE, SIZES = "reports/report/certificate.md", "reports/compress/metrics.json"
 COPY, MADE = "reports/report/certificate.json", "artifacts/certify/certificate.json"
 EDITS = {
     "the score": (lambda: change("reports/summary.json", val_bpb=0.5), "its reports/summary.json: val_bpb is 0.5, but"),
@@ -208,9 +212,12 @@ EDITS = {
         "its reports/summary.json: val_bpb_ttt is 0.5",
     ),
     "a text for a number": (lambda: change("reports/summary.json", val_bpb="0.5"), "its reports/summary.json: val_bpb is 0.5"),
-    "the copy": (lambda: change(COPY, coded_bytes=7), f"its {COPY} is not the certificate that dvc.lock names"),
-    "another certificate": (lambda: put_certificate(1.1), f"its {COPY} is not the certificate that dvc.lock names"),
+    "the copy": (lambda: change(COPY, coded_bytes=7), f"its {COPY} is not the one that dvc.lock names"),
+    "another certificate": (lambda: put_certificate(1.1), f"its {COPY} is not the one that dvc.lock names"),
     "the original": (lambda: change(MADE, bpb=0.5), f"{MADE}: it differs from {COPY}"),
+    "the page": (lambda: put(PAGE, "# Certificate\n\n**Proved**\n"), f"its {PAGE} is not the one that dvc.lock names"),
+    "the size": (lambda: change("reports/summary.json", artifact_bytes=7), "its artifact_bytes 7 is not the size of"),
+    "a part of the size": (lambda: change(SIZES, weights_bytes=7), f"{SIZES}: weights_bytes is 7, but"),
     "the coded text": (lambda: put("artifacts/certify/coded.fwt", "c" * 9), "artifacts/certify/coded.fwt: its SHA-256 is not"),
     "the text": (lambda: put("artifacts/certify/val.txt", "x" * 99999), "artifacts/certify/val.txt: its SHA-256 is not"),
     "rows": (lambda: put("artifacts/eval_ttt/scores.npy", "rows"), "artifacts/eval_ttt/scores.npy: its SHA-256 is not"),
@@ -240,7 +247,9 @@ def test_a_lock_that_was_edited_too_does_not_hide_the_size_of_the_coded_text(rep
     for out in content["stages"]["certify"]["outs"]:
         out |= {"md5": md5(Path(COPY)), "size": Path(COPY).stat().st_size} if out["path"] == MADE else {}
     put("dvc.lock", yaml.dump(content))
-    with pytest.raises(InputError, match=r"coded_bytes is not the size of artifacts/certify/coded.fwt that dvc.lock names"):
+    with pytest.raises(
+        InputError, match=r"its coded_bytes 500 is not the size of artifacts/certify/coded.fwt that dvc.lock names"
+    ):
         submission.files(["workspace"], [], WORDS)
 
 

@@ -17,7 +17,7 @@ from stages import report
 SCORED = [("eval_sliding", "val_bpb_sliding"), ("eval_ttt", "val_bpb_ttt"), ("eval_ngram", "val_bpb_ngram")]
 CLAIM = {"claim": "the text comes back", "how": "decoded", "amount": "9 bytes", "passed": True, "result": "identical"}
 CLAIM["condition"] = "proof"
-TEXT, CODED, PYZ = b"four docu\0ments " * 500, b"coded" * 99, b"a submission"
+TEXT, CODED, PYZ = b"four docu\0ments " * 500, b"coded" * 99, b"a submission" * 50 + bytes(100)
 CERTIFICATE = "artifacts/certify/certificate.json"
 MATRICES = "name\trole\trows\tcolumns\trelative_error\testimated_loss\tentropy\na\tmatrix\t99\t10\t0.1\t0.001\t4.2\n"
 
@@ -366,6 +366,10 @@ FORGERIES = {
     "an estimate of its own": (
         forge(estimates={"eval_sliding": 1.0, "eval_ttt": 1.0, "eval_ngram": 1.0}),
         "reports/eval_sliding/metrics.json: val_bpb_sliding is",
+    ),
+    "a smaller artifact": (
+        lambda: change("reports/compress/metrics.json", artifact_bytes=7, weights_bytes=550),
+        "reports/compress/metrics.json: artifact_bytes is 7, but artifacts/certify/submission.pyz has 700 bytes",
     ),
     "other metrics": (
         lambda: change("reports/certify/metrics.json", certified_bpb=0.5),
