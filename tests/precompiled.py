@@ -1,5 +1,6 @@
 """fairway/proof/sandbox.py with machine code kept between the processes of submissions, each of which compiles for half a
-minute otherwise. A test has the submissions of its certificates started this way by `install`.
+minute otherwise. A test has the submissions of its certificates started this way by `install`, and its certify load the
+machine code of other stages.
 
 What is in submission.pyz stays as it is: numba keeps what it compiles, in a folder named by a hash of all packages in the
 application that have compiled functions. The fence lets the process read and write that folder; its report says so.
@@ -59,6 +60,7 @@ def with_folder(restrict, folder, readable, writable, *rest):
 
 def install(patch) -> None:
     """`patch`: a function like MonkeyPatch.setattr."""
+    from fairway import kernels
     from fairway.proof import fence, sandbox
 
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,7 @@ def install(patch) -> None:
     visible, code = fence.places(), {str(INSIDE.with_name("sandbox.py")): sandbox.__file__}
     patch(fence, "places", lambda: visible._replace(binds=visible.binds | code, writable={str(INSIDE): str(KEPT)}))
     patch(sandbox, "__file__", str(HERE))
+    patch(kernels, "compile_afresh", lambda: None)
 
 
 def main(mode: str, packages: str, descriptor: str, application: str, *arguments: str) -> None:

@@ -50,6 +50,28 @@ def test_clones_share_a_folder_that_numba_is_told(root, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("__pycache__/kernels*"))
 
 
+def test_machine_code_that_was_exchanged_is_not_run(root):
+    """What was compiled for another constant, put in the place of the file that numba would load."""
+    kept = root / "fairway/__pycache__"
+    (root / "fairway/loops/inner.py").write_text(INNER.format(step=5))
+    assert result(root) == [30, 0]
+    poison = {path.name: path.read_bytes() for path in kept.rglob("*.nbc")}
+    shutil.rmtree(kept)
+    (root / "fairway/loops/inner.py").write_text(INNER.format(step=1))
+    assert result(root) == [22, 0]
+    for path in kept.rglob("*.nbc"):
+        path.write_bytes(poison[path.name])
+    assert result(root) == [22, 0]
+    assert result(root) == [22, 1]
+
+
+def test_no_machine_code_is_loaded_by_who_compiles_afresh(root):
+    assert result(root) == [22, 0]
+    program = f"from fairway import kernels; kernels.compile_afresh(); {RUN}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "22 0\n"
+
+
 def test_the_digest_is_of_the_packages_with_compiled_functions(root):
     before = kernels.digest(root / "fairway")
     (root / "fairway/other").mkdir()

@@ -6,10 +6,8 @@ A process gets its own folder of files, its standard streams and nothing else th
 import contextlib
 import json
 import os
-import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -17,7 +15,7 @@ from typing import IO, NamedTuple
 from fairway.proof import namespaces, sandbox, system_calls
 from fairway.proof.places import PACKAGES, places
 
-SUBMISSION, MADE = "submission.pyz", "made"  # in the folder
+SUBMISSION = "submission.pyz"  # in the folder
 CODE = "/fence"  # the folder of sandbox.py inside
 ENVIRONMENT = {"PATH": "/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
 FLAGS = ("-I", "-S", "-B")  # no environment variables, no .pth or sitecustomize, no bytecode written
@@ -30,7 +28,7 @@ class Limits(NamedTuple):
     seconds: int = 6 * 3600
     memory: int = 16 << 30
     disk: int = 4 << 30  # all files in its folder
-    output: int = 2 << 30  # a single file, and what is taken of the file `made`
+    file: int = 2 << 30  # a single file
     threads: int = 512
     files: int = 256
 
@@ -41,8 +39,8 @@ LIMITS = Limits()
 class Process:
     """A submission that runs. `stdin`, `stdout` and `stderr` are unbuffered; whoever reads them sets limits (`read`)."""
 
-    def __init__(self, popen: subprocess.Popen, folder: Path, limits: Limits, pipes: tuple[int, int], out: IO[bytes]):
-        self.popen, self.folder, self.limits, self.out = popen, folder, limits, out
+    def __init__(self, popen: subprocess.Popen, pipes: tuple[int, int]):
+        self.popen = popen
         self.stdin, self.stdout, self.stderr = popen.stdin, popen.stdout, popen.stderr
         self.pipes = pipes  # facts from the fence, and the audit hook's lines
         self.facts: dict = {}
@@ -53,7 +51,7 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.wait()
-        for file in (self.stdin, self.stdout, self.stderr, self.out):
+        for file in (self.stdin, self.stdout, self.stderr):
             if file:
                 with contextlib.suppress(BrokenPipeError):
                     file.close()
@@ -69,21 +67,6 @@ class Process:
             trusted, said = map(drained, self.pipes)
             self.facts = merged(trusted) | {"hook": said}
         return 128 - status if status < 0 else status
-
-    def made(self) -> bytes | None:
-        """The file `made` that it left in its folder, after `wait`; None if there is none or it is larger than the limit."""
-        most = self.limits.output
-        if self.facts.get("holds"):
-            if not 0 <= self.facts.get("made", -1) <= most:
-                return None
-            self.out.seek(0)
-            return self.out.read(most)
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self.folder / MADE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                content = file.read(most + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-                return content if content is None or len(content) <= most else None
-        return None
 
     def report(self) -> dict | None:
         """After `wait`: what holds and what is missing of the fence, what was refused, and which of our packages could be
@@ -141,14 +124,13 @@ def start(
 ) -> Process:
     """Start `submission.pyz` with these arguments. The files of `folder` are in its working directory and cannot be changed.
 
-    A file `made` that it leaves there is in `Process.made()`. `stdin`: a descriptor, or subprocess.PIPE.
+    What it leaves there is lost. `stdin`: a descriptor, or subprocess.PIPE.
     """
     (folder / SUBMISSION).write_bytes(submission)
     for path in folder.iterdir():
         path.chmod(0o644)  # the user inside is another one
     (facts, saying), (hook, watching) = os.pipe(), os.pipe()
     os.set_blocking(watching, False)
-    out = tempfile.TemporaryFile()  # noqa: SIM115  # Process closes it
     words = ["3", SUBMISSION, *arguments]
     visible = places()
     code = {f"{CODE}/{Path(module.__file__).name}": module.__file__ for module in (sandbox, system_calls)}
@@ -162,16 +144,14 @@ def start(
         texts=visible.texts,
         links=visible.links,
         emptied=visible.emptied,
-        made=MADE,
         limits=limits._asdict(),
         facts=saying,
         kept=watching,
-        out=out.fileno(),
     )
     command = [sys.executable, *FLAGS, namespaces.__file__, json.dumps(plan._asdict())]
-    descriptors = (saying, watching, out.fileno())
+    descriptors = (saying, watching)
     pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     popen = subprocess.Popen(command, cwd="/", env={}, bufsize=0, pass_fds=descriptors, **pipes)
     os.close(saying)
     os.close(watching)
-    return Process(popen, folder, limits, (facts, hook), out)
+    return Process(popen, (facts, hook))

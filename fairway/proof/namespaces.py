@@ -3,7 +3,7 @@
 
 User, mount, network, IPC, UTS, PID and cgroup namespaces. The root is an empty tmpfs; what the program may read is bound into
 it read-only, from `binds`. Its working directory is a tmpfs of limited size. The first process there is this script, which
-waits for the program, ends whatever is left, and hands out one file. If this process ends, the kernel kills all of them.
+waits for the program and ends whatever is left. If this process ends, the kernel kills all of them.
 Where the system permits no namespaces, the program starts without, in the folder, and the facts say what is missing.
 Standard library only. Constants: linux/sched.h, linux/mount.h, linux/prctl.h.
 """
@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import signal
-import stat
 import struct
 import sys
 from typing import NamedTuple
@@ -46,11 +45,9 @@ class Plan(NamedTuple):
     texts: dict[str, str]  # path inside → content
     links: dict[str, str]  # path inside → where it points
     emptied: list[str]  # folders below a bind whose content does not exist inside
-    made: str  # name of the file that is handed out
-    limits: dict[str, int]  # seconds, memory, disk, output, threads, files
+    limits: dict[str, int]  # seconds, memory, disk, file, threads, files
     facts: int  # descriptor for what holds, as lines of JSON; the program does not have it
     kept: int  # descriptor that the program keeps
-    out: int  # descriptor of the file that is handed out
 
 
 def checked(result: int, what: str) -> int:
@@ -147,7 +144,7 @@ def run(program: list[str], plan: Plan, folder: str) -> None:
     most = {
         resource.RLIMIT_DATA: limits["memory"],
         resource.RLIMIT_AS: limits["memory"] + (64 << 30),  # libraries reserve addresses that they never use
-        resource.RLIMIT_FSIZE: limits["output"],
+        resource.RLIMIT_FSIZE: limits["file"],
         resource.RLIMIT_NOFILE: limits["files"],
         resource.RLIMIT_CPU: limits["seconds"] * (os.cpu_count() or 1),
         resource.RLIMIT_CORE: 0,
@@ -193,17 +190,6 @@ def say(plan: Plan, **facts: object) -> None:
     os.write(plan.facts, (json.dumps(facts) + "\n").encode())
 
 
-def hand_out(plan: Plan) -> None:
-    """Copy the file that the program made, no more of it than the limit and one byte; nothing unless it is a regular file."""
-    with contextlib.suppress(OSError):
-        source = os.open(f"{WORK}/{plan.made}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        if stat.S_ISREG(os.fstat(source).st_mode):
-            left = plan.limits["output"] + 1
-            while left > 0 and (piece := os.read(source, min(left, 1 << 20))):
-                left -= os.write(plan.out, piece)
-            say(plan, made=plan.limits["output"] + 1 - left)
-
-
 def first_process(plan: Plan, go: int, state: int) -> None:
     """The first process of the namespaces: build, start, wait, end all others. Never returns."""
     status = 127
@@ -221,7 +207,6 @@ def first_process(plan: Plan, go: int, state: int) -> None:
         status = ended(child)
         with contextlib.suppress(OSError):
             os.kill(-1, signal.SIGKILL)
-        hand_out(plan)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(state, f"{error}".encode())
