@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import warm
 from filelock import FileLock
 from pytest import TempPathFactory
 from ruamel.yaml import YAML
@@ -102,6 +103,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     path = os.pathsep.join((str(BIN), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = os.environ | IDENTITY | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
     environment |= {"TEST_PYTHON": sys.executable, "TEST_SANDBOX": precompiled.__file__}
+    environment |= {"TEST_WARM_PROGRAM": warm.__file__, "TEST_WARM": warm.started()}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
