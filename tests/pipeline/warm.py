@@ -19,7 +19,8 @@ import time
 import traceback
 from pathlib import Path
 
-LIBRARIES = "constriction numba pandas pyarrow pydantic python_minifier safetensors.torch sentencepiece torch tqdm yaml"
+LIBRARIES = """constriction dvc.cli.parser dvc.repo numba pandas pyarrow pydantic python_minifier safetensors.torch
+sentencepiece torch tqdm yaml"""
 
 
 @functools.cache
