@@ -44,7 +44,7 @@ TINY = {
     "quant.calibration_tokens": 256,
     "eval.context": 32,
     "eval.block": 32,
-    "ttt.chunk_tokens": 64,
+    "ttt.chunk_tokens": 128,
     "certify.tokens": "all",
     "certify.causality_tokens": 300,
     "certify.causality_checks": 1,

@@ -52,10 +52,10 @@ eval:
   context: 32
   block: 32
 ttt:
-  chunk_tokens: 64
+  chunk_tokens: 128
   sequences_per_step: 2
 certify:
-  causality_tokens: 300  # four updates
+  causality_tokens: 300  # two updates
   causality_checks: 1
   val_documents: 0
 """
