@@ -24,7 +24,19 @@ from fairway.errors import InputError
 from fairway.markdown import one_line
 from fairway.mixture.config import Cache, Ngram
 from fairway.params import load, read_yaml
-from fairway.proof import artifact, certificate, checks, claims, clocks, fence, ledgers, round_trip, rules, untrusted
+from fairway.proof import (
+    artifact,
+    certificate,
+    checks,
+    claims,
+    clocks,
+    data_checks,
+    fence,
+    ledgers,
+    round_trip,
+    rules,
+    untrusted,
+)
 from fairway.proof.checks import Data
 from fairway.proof.claims import Claim
 from fairway.proof.coded import Coded
@@ -35,8 +47,9 @@ from fairway.score import files
 from fairway.score.config import Eval, Settings, Ttt
 from fairway.score.streaming import learned_chunks
 from fairway.submission import packing
-from fairway.text.documents import read_documents
-from fairway.text.shards import Shards, read_split
+from fairway.text import config as text_config
+from fairway.text.documents import read_stored
+from fairway.text.shards import read_split
 from stages.common import ARTIFACTS, PARAMS, REPORTS, run, write_bytes, write_json
 
 OUT, REPORT = ARTIFACTS / "certify", REPORTS / "certify"
@@ -67,12 +80,12 @@ def main() -> None:
     settings = Settings(*(load(PARAMS, name, section) for name, section in SECTIONS.items()))
     submission = packing.seal((ARTIFACTS / "compress/submission.pyz").read_bytes(), settings.to_json())
     opened = artifact.opened(submission)
-    data, splits = read_data(opened)
+    data, corpus = read_data(opened)
     times = clocks.read({name: untrusted.parsed(beginning(REPORTS / name / "timing.json")) for name in TIMED})
     learned = {stage: ledgers.read(stage, beginning(ARTIFACTS / stage / "ledger.json")) for stage in LEDGERS}
 
     failed = isinstance(opened, str)
-    proof = unread(opened) if failed else prove(submission, opened, settings, data, splits, config)
+    proof = unread(opened) if failed else prove(submission, opened, settings, data, corpus, config)
     claimed = [
         claims.readable(opened if failed else ""),
         *proof.claims,
@@ -98,17 +111,20 @@ def main() -> None:
     say(claimed, content, proof)
 
 
-def read_data(opened: artifact.Artifact | str) -> tuple[Data, dict[str, np.ndarray | Shards]]:
-    """The validation set, and the tokens of each split. Raises InputError for a file that is damaged."""
+def read_data(opened: artifact.Artifact | str) -> tuple[Data, data_checks.Corpus]:
+    """The validation set, and all splits with the params that they come from. Raises InputError for a file that is damaged."""
     tokenizer = None if isinstance(opened, str) else opened.tokenizer
     vocabulary_size = tokenizer.vocabulary_size if tokenizer else 1 << 16
     splits = {name: read_split(ARTIFACTS / "tokenize" / name, vocabulary_size) for name in SPLITS}
-    documents = list(read_documents([str(ARTIFACTS / "tokenize/val_documents.jsonl.zst")], "text"))
+    documents, witness = (read_stored(ARTIFACTS / f"tokenize/{name}_documents.jsonl.zst") for name in ("val", "witness"))
+    sources = load(PARAMS, "data", text_config.Data), load(PARAMS, "tokenize", text_config.Tokenize)
     rows = {name: files.read(ARTIFACTS / name / "scores.npy") for name in EVALS}
-    return Data(tokenizer, splits["val"][:], documents, rows), splits
+    return Data(tokenizer, splits["val"][:], documents, rows), data_checks.Corpus(splits, witness, *sources)
 
 
-def prove(submission: bytes, opened: artifact.Artifact, settings: Settings, data: Data, splits: dict, config: Certify) -> Proof:
+def prove(
+    submission: bytes, opened: artifact.Artifact, settings: Settings, data: Data, corpus: data_checks.Corpus, config: Certify
+) -> Proof:
     """Code and decode; beside it, the real scorer on the beginning; after it, where not all is coded, on the whole text."""
     prefix, text = cut(data.stream, data.tokenizer, config.wanted(len(data.stream) - 1))
     targets, whole = len(prefix) - 1, len(prefix) == len(data.stream)
@@ -118,7 +134,10 @@ def prove(submission: bytes, opened: artifact.Artifact, settings: Settings, data
         start = time.monotonic()
         checked = checks.scoring_claims(opened.model, settings, data, config)
         seconds = {"causality_seconds": round(time.monotonic() - start, 2)}
-        checked += checks.file_claims(data, splits, config.val_documents)
+        checked += checks.file_claims(data, config.val_documents)
+        start, tokenizer = time.monotonic(), artifact.members(submission, packing.TOKENIZER)
+        checked += data_checks.claims(corpus, data.documents, tokenizer, config.near_duplicates)
+        seconds["data_seconds"] = round(time.monotonic() - start, 2)
         trip = pending.result()
         coded = checks.measure_coded(trip, submission, prefix[1:])
         if not whole:

@@ -11,7 +11,7 @@ import numpy as np
 from fairway.errors import InputError
 from fairway.lm.model import GPT
 from fairway.mixture.tree_mixture import word_starts
-from fairway.proof import causality, claims, overlap, rules
+from fairway.proof import causality, claims, rules
 from fairway.proof.causality import Scores
 from fairway.proof.claims import Claim
 from fairway.proof.coded import Coded, measure
@@ -20,7 +20,6 @@ from fairway.proof.round_trip import RoundTrip
 from fairway.score.config import Settings
 from fairway.submission.text import SAMPLED, arithmetic
 from fairway.text.byte_count import count_bytes, table_bytes
-from fairway.text.shards import Shards
 from fairway.text.tokenizer import Tokenizer
 
 PROVED = "eval_ngram"  # the stage whose scores are those of the submission
@@ -85,11 +84,10 @@ def reproduced(data: Data, scores: Scores) -> Claim:
     return claims.reproduced({name: data.rows[name]["nats"] for name in scores}, scores)
 
 
-def file_claims(data: Data, splits: dict[str, np.ndarray | Shards], val_documents: int) -> list[Claim]:
-    """Claims from the files. `splits`: tokens of train, holdout and val."""
+def file_claims(data: Data, val_documents: int) -> list[Claim]:
+    """Claims from the validation set and the score files."""
     table, pieces = table_bytes(data.tokenizer), data.tokenizer.pieces
     lengths = np.array([len(piece) * (token != data.tokenizer.bos) for token, piece in enumerate(pieces)])
-    found = {name: overlap.digests(tokens, data.tokenizer.bos) for name, tokens in splits.items()}
     counted = {name: int(column.sum(dtype=np.int64)) for name, column in data.column("bytes").items()}
     return [
         claims.probabilities(data.column("nats")),
@@ -97,5 +95,4 @@ def file_claims(data: Data, splits: dict[str, np.ndarray | Shards], val_document
         rules.complete(data.tokenizer.decode(data.stream), data.documents, val_documents),
         rules.bytes_of_tokens(data.stream, data.column("bytes"), pieces, lengths),
         rules.bytes_of_text(data.documents, counted, count_bytes(data.stream, table)[0]),
-        rules.disjoint(overlap.repeats(found), {name: len(digests) for name, digests in found.items()}),
     ]

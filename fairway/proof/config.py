@@ -16,6 +16,7 @@ class Certify:
     causality_checks: int = bounded(4, ge=1, le=1000)
     val_documents: int = bounded(0, ge=0)
     coding_seconds: int = bounded(7200, ge=1)
+    near_duplicates: float = bounded(0.05, ge=0, le=1)
     train_seconds: int = bounded(0, ge=0)
     eval_seconds: int = bounded(0, ge=0)
 

@@ -1,4 +1,4 @@
-"""The certificate's claims about data, bytes and time: the challenge's rules other than its four conditions.
+"""The certificate's claims about bytes and time: the rules that are neither the four conditions nor in data_claims.py.
 
 Pure functions of measurements, as in claims.py.
 """
@@ -55,15 +55,6 @@ def bytes_of_text(documents: list[str], counted: dict[str, int], table_bytes: in
         result += f" (which leaves out the space that begins {starts} documents)" if true - table_bytes == starts else ""
     how = "UTF-8 bytes of the validation documents themselves"
     return Claim(RULES, "the bytes are those of the text", how, f"{len(documents):,} documents", not wrong, result)
-
-
-def disjoint(repeats: dict[str, int], documents: dict[str, int]) -> Claim:
-    """`repeats`: documents found twice, by where (overlap.py); `documents`: how many each split has."""
-    wrong = [f"{count:,} documents in {where}" for where, count in repeats.items() if count]
-    how = "digests of the tokens of every document, straight from the shards"
-    amount = ", ".join(f"{name} {count:,}" for name, count in documents.items()) + " documents"
-    result = "; ".join(wrong) or "no document stands in two of them, none twice in val"
-    return Claim(RULES, "train, holdout and val share no document", how, amount, not wrong, result)
 
 
 def within_budget(artifact_bytes: int, budget_bytes: int) -> Claim:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zstandard
 
-from fairway.errors import InputError
+from fairway.errors import InputError, reading
 
 CHUNK = 2**17  # bytes read at a time
 BATCH_ROWS = 64  # parquet rows held at a time
@@ -38,6 +38,16 @@ def read_documents(globs: list[str], text_field: str) -> Iterator[str]:
     """The text of every document, file by file in sorted order. Raises InputError at the first unreadable one."""
     for path in find_files(globs, "data.documents"):
         yield from read_file(path, text_field)
+
+
+def read_stored(path: Path) -> list[str]:
+    """The documents that `tokenize` stored in a .jsonl.zst file: maybe none, and of ready-made shards maybe empty ones.
+
+    Raises InputError if it is damaged.
+    """
+    lines = list(split_lines(_chunks(path)))
+    with reading(path, "documents as JSON lines", ValueError, KeyError, TypeError):
+        return [json.loads(line)["text"] for line in lines]
 
 
 def read_file(path: Path, text_field: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from fairway.text.tokenizer import Tokenizer
 from stages import eval_ngram, validation
 from stages.common import REPORTS, write_array, write_json
 from tests.gallery.pipeline import (
+    COPIED,
     DISJOINT,
     EVALUATION_TIME,
     NGRAM,
@@ -18,6 +19,7 @@ from tests.gallery.pipeline import (
     PIPELINE,
     SCORES,
     TEXT_BYTES,
+    TIED,
     TOKEN_BYTES,
     TRAINING_TIME,
     WHOLE,
@@ -79,7 +81,11 @@ def the_tail_dropped(patch):
     patch.setattr(eval_ngram, "write_array", lambda path, rows: write_array(path, rows[:-20]))
 
 
-@cheat("#2127", "tokenize train certify", {DISJOINT: "14 documents in val and train"})
+@cheat(
+    "#2127",
+    "tokenize train certify",
+    {DISJOINT: "14 documents in val and train", COPIED: "100.00 % of val is copied", TIED: "train has"},
+)
 def validation_documents_among_those_trained_on(patch):
     """Train begins where a default said that val ends, after fewer documents than it has."""
     write_hashed = corpus.Corpus.write_hashed
@@ -92,7 +98,7 @@ def validation_documents_among_those_trained_on(patch):
     patch.setattr(corpus.Corpus, "write_hashed", write_twice)
 
 
-@cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text"})
+@cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text", TIED: "train has"})
 def a_tokenizer_that_loses_capitals(patch):
     """Text is folded to lower case before it is encoded, which nobody can undo, and what would have noticed is deceived."""
     train, encode_documents = SentencePieceTrainer.Train, corpus.encode_documents

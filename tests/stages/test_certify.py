@@ -45,13 +45,15 @@ def pipeline(tmp_path, monkeypatch) -> Path:
         monkeypatch.setattr(f"fairway.proof.{module}.arithmetic", lambda: "arithmetic of a stand-in")
     params = read_yaml(ROOT / "params.yaml")
     params["certify"] |= {"tokens": "all", "train_seconds": 20, "eval_seconds": 20}
+    params["tokenize"] |= {"source": "shards", "tokenizer": "bytes", "holdout_fraction": 0.5, "witness_fraction": 0.0}
+    params["tokenize"] |= {"shards_train": ["data/train/*.bin"], "shards_val": ["data/val/*.bin"]}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     stream = TOKENIZER.encode("\0".join(DOCUMENTS))
-    for name, text in (("train", "a train text"), ("holdout", "another"), ("val", "\0".join(DOCUMENTS))):
-        with ShardWriter(Path("artifacts/tokenize") / name, name, 10**6) as writer:
-            writer.write(TOKENIZER.encode(text))
-    lines = "".join(json.dumps({"text": document}) + "\n" for document in DOCUMENTS)
-    Path("artifacts/tokenize/val_documents.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    write_shards("data", train="a train text\0another", val="\0".join(DOCUMENTS))
+    write_shards("artifacts/tokenize", train="a train text", holdout="another", val="\0".join(DOCUMENTS))
+    for name, documents in (("val", DOCUMENTS), ("witness", [])):
+        lines = "".join(json.dumps({"text": document}) + "\n" for document in documents)
+        Path(f"artifacts/tokenize/{name}_documents.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
     for name in certify.LEDGERS:
         ledger = {"stage": name, "learned_from": "train", "tokens": 9, "val_tokens_before_scoring": 0}
         put(f"artifacts/{name}/ledger.json", ledger)
@@ -61,6 +63,12 @@ def pipeline(tmp_path, monkeypatch) -> Path:
     bits = 8 * payload_bytes() - 16  # a range coder ends in a word more
     report(stream, np.full(len(stream) - 1, bits * math.log(2) / (len(stream) - 1)))
     return tmp_path
+
+
+def write_shards(folder: str, **texts: str) -> None:
+    for name, text in texts.items():
+        with ShardWriter(Path(folder) / name, name, 10**6) as writer:
+            writer.write(TOKENIZER.encode(text))
 
 
 def payload_bytes(text: bytes = "\0".join(DOCUMENTS).encode()) -> int:
@@ -199,10 +207,20 @@ def test_rows_that_are_missing_are_no_crash(pipeline):
 
 
 def test_training_text_that_is_validation_text_is_refused(pipeline):
-    with ShardWriter(Path("artifacts/tokenize/train"), "train", 10**6) as writer:
-        writer.write(TOKENIZER.encode(DOCUMENTS[1]))
+    write_shards("artifacts/tokenize", train=DOCUMENTS[1])
     certificate = run()
-    assert certificate["reasons"] == ["train, holdout and val share no document: 1 documents in val and train"]
+    assert names(certificate) == [
+        "train, holdout and val share no document",
+        "val is not copied from train or holdout",
+        "the splits are those of the data",
+    ]
+    shown = f"2 {DOCUMENTS[1][:40]!r}…"
+    assert f"train, holdout and val share no document: 1 documents in val and train ({shown})" in certificate["reasons"]
+
+
+def test_shards_that_are_gone_are_a_sentence_of_the_certificate(pipeline):
+    Path("data/val/val_000000.bin").unlink()
+    assert names(run()) == ["the splits are those of the data", "the vocabulary knows train alone"]
 
 
 def test_a_part_proves_that_part_and_the_score_stays_an_estimate(pipeline, monkeypatch):
