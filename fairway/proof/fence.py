@@ -151,7 +151,8 @@ def start(
     command = [sys.executable, *FLAGS, namespaces.__file__, json.dumps(plan._asdict())]
     descriptors = (saying, watching)
     pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    popen = subprocess.Popen(command, cwd="/", env={}, bufsize=0, pass_fds=descriptors, **pipes)
+    environment = {name: os.environ[name] for name in namespaces.INHERITED if name in os.environ}
+    popen = subprocess.Popen(command, cwd="/", env=environment, bufsize=0, pass_fds=descriptors, **pipes)
     os.close(saying)
     os.close(watching)
     return Process(popen, (facts, hook))

@@ -31,6 +31,7 @@ JOIN_SESSION_KEYRING = 1
 NOBODY = 65534  # user and group inside
 STRANGERS = 1 << 30  # users outside, one per process if root starts it: none of their counters are shared
 ROOT = "/proc"  # a folder that every Linux has; the new root is mounted over it
+INHERITED = ("LD_LIBRARY_PATH",)  # without namespaces, some builds of Python need it
 HOST, WORK = b"submission", "/work"
 LIBRARY = ctypes.CDLL(None, use_errno=True)
 
@@ -200,6 +201,9 @@ def first_process(plan: Plan, go: int, state: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         build(plan)
         give_up_privileges()
+        for inside in plan.binds:
+            if not os.access(inside, os.R_OK):
+                raise OSError(f"{inside} cannot be read by all users")
         child = started(plan.program, plan, WORK)
         os.write(state, b"ready")
         os.close(state)
@@ -209,7 +213,7 @@ def first_process(plan: Plan, go: int, state: int) -> None:
             os.kill(-1, signal.SIGKILL)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.write(state, f"{error}".encode())
+            os.write(state, f"{getattr(error, 'strerror', None) or error}".encode())
     os._exit(status)
 
 
@@ -258,8 +262,9 @@ def main(text: str) -> int:
         child = enter(plan)
         say(plan, holds=[NAMES], missing=[f"{name} can be written" for name in plan.writable])
     except OSError as error:
-        say(plan, holds=[], missing=[f"{NAMES} ({error})"])
-        child = started(plan.fallback, plan, plan.folder)
+        say(plan, holds=[], missing=[f"{NAMES} ({error.strerror or error})"])
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        child = started(plan.fallback, plan._replace(environment=plan.environment | inherited), plan.folder)
     os.close(plan.kept)
 
     def too_late(*_: object) -> None:

@@ -5,7 +5,9 @@ The libraries' packages come from their metadata; shared libraries from the dyna
 """
 
 import functools
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -80,10 +82,10 @@ def objects(top: Path) -> list[Path]:
 
 def linked(code: list[Path]) -> list[str]:
     """Absolute paths of the shared libraries outside these files' own packages that they link to, the loader among them."""
-    words = ["ldd", *map(str, code)]
-    printed = subprocess.run(
-        words, capture_output=True, text=True, check=False, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-    ).stdout
+    if not (loader := shutil.which("ldd")):  # no Linux; the fence says what is missing
+        return []
+    command, environment = [loader, *map(str, code)], os.environ | {"LC_ALL": "C"}
+    printed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
     own = {path.parent for path in code[1:]}
     return sorted(path for path in set(SHARED.findall(printed)) if Path(path).resolve().parent not in own)
 
