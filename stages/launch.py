@@ -1,5 +1,10 @@
 """One process per visible GPU, as torchrun would start them, for stages that share their work among ranks.
 
+Training on a CPU has CPU_RANKS processes. Two threads of one process wait for each other dozens of times per millisecond, and
+spin while they wait: beside one other busy process they reach 0.5 of their rate, two ranks 0.6, and alone the ranks are as
+fast (bench/results/contention.md). The number is constant because the order of sums, and so every bit of a checkpoint,
+depends on it.
+
 torchrun itself is for several nodes (`torchrun --nnodes 2 … -m stages.train`). On one node this prints less: a user's
 mistake stays one sentence, Ctrl-C reaches every rank once, and when a rank fails the others are stopped.
 """
@@ -18,20 +23,22 @@ import torch
 
 from fairway.train.ranks import Ranks
 
+CPU_RANKS = 2
 PARENT = os.getppid()
 GRACE_SECONDS = 30  # for the other ranks to save after one has stopped
 
 
 @contextmanager
-def shared(stage: str, check: Callable[[int], object] = lambda size: None) -> Iterator[Ranks]:
+def shared(stage: str, check: Callable[[int], object] = lambda size: None, cpu_ranks: int = 1) -> Iterator[Ranks]:
     """This process among the ranks of a stage. Where there are to be several it starts them and exits as they do.
 
-    `check` raises InputError for a number of ranks that cannot share the work. torchrun's ranks are taken as they are. When
-    the process that started the ranks dies, each of them is interrupted as by SIGTERM.
+    Without NPROC and without a GPU there are `cpu_ranks`. `check` raises InputError for a number of ranks that cannot share
+    the work. torchrun's ranks are taken as they are. When the process that started the ranks dies, each of them is
+    interrupted as by SIGTERM.
     """
     if "WORLD_SIZE" in os.environ:
         threading.Thread(target=_stop_without_launcher, daemon=True).start()
-    elif (size := visible_ranks()) > 1:
+    elif (size := visible_ranks(cpu_ranks)) > 1:
         check(size)
         sys.exit(launch(f"stages.{stage}", size))
     ranks = Ranks.join()
@@ -48,9 +55,9 @@ def _stop_without_launcher() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def visible_ranks() -> int:
-    """NPROC where it is set, otherwise one rank per GPU, at least one."""
-    return int(os.environ.get("NPROC") or max(1, torch.cuda.device_count()))
+def visible_ranks(cpu_ranks: int = 1) -> int:
+    """NPROC where it is set, otherwise one rank per GPU, or `cpu_ranks` where there is none."""
+    return int(os.environ.get("NPROC") or torch.cuda.device_count() or cpu_ranks)
 
 
 def launch(module: str, ranks: int) -> int:

@@ -1,6 +1,6 @@
 """train: from random weights to a float checkpoint with averaged weights.
 
-It starts one process per visible GPU, or NPROC, unless torchrun has started it. The run is saved under
+It starts one process per visible GPU, two on a CPU, or NPROC, unless torchrun has started it. The run is saved under
 .ckpt/train every `train.checkpoint_seconds`, on Ctrl-C, on SIGTERM and when the launcher of its ranks dies; the next
 `dvc repro` with the same params, data and code continues it. Its reports are rewritten while it trains, so that
 `dvc plots show` and editors have the curve so far.
@@ -29,7 +29,7 @@ from fairway.train.precision import precision
 from fairway.train.ranks import Ranks
 from fairway.train.step import TrainState
 from stages import common
-from stages.launch import shared
+from stages.launch import CPU_RANKS, shared
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code
 DATA = common.ARTIFACTS / "tokenize"
@@ -39,7 +39,8 @@ SPLIT = "train"
 
 def main() -> None:
     model, config, qat = (load(common.PARAMS, *section) for section in (("model", Model), ("train", Train), ("qat", Qat)))
-    with shared("train", config.passes) as ranks:
+    cpu_ranks = 1 if config.sequences_per_step % CPU_RANKS else CPU_RANKS
+    with shared("train", config.passes, cpu_ranks) as ranks:
         train(model, config, qat, ranks)
 
 

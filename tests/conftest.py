@@ -21,6 +21,8 @@ torch.set_num_threads(1)
 # Clones of the repository share its machine code (fairway/kernels.py); this process finds it there by itself.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / "fairway/__pycache__"))
 
+os.environ.setdefault("NPROC", "1")  # stages that run in this process start no others
+
 PLAIN = Quant(method="gptq", calibration_tokens=1000)
 
 

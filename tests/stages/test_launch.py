@@ -110,11 +110,14 @@ def wait_for(folder: Path, names: str, count: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("nproc", "gpus", "expected"), [(None, 0, 1), (None, 8, 8), ("2", 8, 2), ("", 4, 4)])
-def test_one_rank_per_gpu_unless_nproc_is_set(monkeypatch, nproc, gpus, expected):
+@pytest.mark.parametrize(
+    ("nproc", "gpus", "cpu_ranks", "expected"),
+    [(None, 0, 1, 1), (None, 8, 1, 8), ("2", 8, 1, 2), ("", 4, 1, 4), (None, 0, 2, 2), ("1", 0, 2, 1), (None, 1, 2, 1)],
+)
+def test_one_rank_per_gpu_or_the_cpus_number_unless_nproc_is_set(monkeypatch, nproc, gpus, cpu_ranks, expected):
     monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: gpus)
     if nproc is None:
         monkeypatch.delenv("NPROC", raising=False)
     else:
         monkeypatch.setenv("NPROC", nproc)
-    assert launch.visible_ranks() == expected
+    assert launch.visible_ranks(cpu_ranks) == expected
