@@ -1,5 +1,7 @@
 # `make repro` runs the pipeline and `make test` the tests. Both set up .venv first, if needed.
 PYTHON ?= python3
+# Named, so that every line goes through it: macOS's make 3.81 looks for the program of a simple line in its own PATH.
+SHELL := /bin/bash
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from fairway.yaml_edit import edited
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("fairway", "stages", "params.yaml", "dvc.yaml", "data")
@@ -38,11 +38,8 @@ def clone(folder: Path) -> None:
     for name in COPIED:
         source, ignore = ROOT / name, shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
-    yaml, path = YAML(), folder / "params.yaml"
-    params = yaml.load(path)
-    for section, values in SHORT.items():
-        params[section].update(values)
-    yaml.dump(params, path)
+    path = folder / "params.yaml"
+    path.write_bytes(edited(path.read_bytes(), SHORT, str(path)))
     for stage in EARLIER:
         run(folder, stage, {})
 

@@ -37,26 +37,26 @@ WORDS = {
 }
 
 
-class _Yaml12Loader(yaml.SafeLoader):
+class Yaml12Loader(yaml.SafeLoader):
     """PyYAML, with the numbers and booleans of YAML 1.2 (DVC's dialect) instead of those of YAML 1.1."""
 
 
 _CHANGED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:bool")
-_Yaml12Loader.yaml_implicit_resolvers = {
+Yaml12Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _CHANGED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _FLOAT, _INT, _BOOL = _CHANGED
-_Yaml12Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Yaml12Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?\d+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$"), list("-+0123456789"))
-_Yaml12Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+Yaml12Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?\d+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$"), list("-+0123456789"))
+Yaml12Loader.add_implicit_resolver(
     _FLOAT,
     re.compile(
         r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)[eE][-+]?\d+$|^[-+]?(?:\.\d+|\d+\.\d*)$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
     ),
     list("-+0123456789."),
 )
-_Yaml12Loader.add_constructor(_INT, lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10))
+Yaml12Loader.add_constructor(_INT, lambda loader, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10))
 
 
 def read_yaml(path: Path | str) -> dict:
@@ -71,7 +71,7 @@ def read_yaml(path: Path | str) -> dict:
 def parse_yaml(text: bytes, source: str) -> dict:
     """The mapping in a YAML text. Raises InputError, which names the `source`, when there is none."""
     try:
-        content = yaml.load(text.decode(), Loader=_Yaml12Loader)
+        content = yaml.load(text.decode(), Loader=Yaml12Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -84,10 +84,14 @@ def parse_yaml(text: bytes, source: str) -> dict:
 
 def load(path: Path | str, section: str, cls: type[Section]) -> Section:
     """The section of a params file as an instance of `cls`, a frozen dataclass. Raises InputError."""
-    sections = read_yaml(path)
+    return parse_section(read_yaml(path), section, cls, str(path))
+
+
+def parse_section(sections: dict, section: str, cls: type[Section], source: str) -> Section:
+    """The same of the content of a params file."""
     if section not in sections:
-        raise InputError(f"{path}: section '{section}' is missing; found {', '.join(map(str, sections))}")
-    return parse(sections[section], section, cls, str(path))
+        raise InputError(f"{source}: section '{section}' is missing; found {', '.join(map(str, sections))}")
+    return parse(sections[section], section, cls, source)
 
 
 def parse(values: object, section: str, cls: type[Section], source: str = "params") -> Section:

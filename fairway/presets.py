@@ -1,26 +1,24 @@
 """Overlays of params.yaml: a published system (a preset), the size of a machine (a scale).
 
 `python -m fairway.presets list` shows them; `python -m fairway.presets pr885 laptop` writes them into params.yaml, in
-that order, and keeps its comments and its layout. An overlay is a file in presets/ with only the sections and keys that
-it sets. A preset names, with `extends`, the overlay that it changes, and starts with all of `model` at its defaults, off;
-a scale extends nothing. Nothing is written unless the whole result is valid.
+that order, and keeps its comments and its layout (yaml_edit.py). An overlay is a file in presets/ with only the sections
+and keys that it sets. A preset names, with `extends`, the overlay that it changes, and starts with all of `model` at its
+defaults, off; a scale extends nothing. Nothing is written unless the whole result is valid.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
-
 from fairway.errors import InputError, reading
 from fairway.files import replacing
 from fairway.lm.config import Architecture, Model
 from fairway.params import parse, read_yaml
-from fairway.sections import SECTIONS, check
+from fairway.sections import SECTIONS, check, check_sections
+from fairway.yaml_edit import edited
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 PARAMS = Path("params.yaml")
@@ -85,56 +83,41 @@ def merge(params: Path, chosen: list[Path]) -> list[str]:
     Raises InputError and leaves the file unchanged if an overlay or the result is not valid.
     """
     check(str(params))  # so that no overlay is blamed for a mistake that was there before
-    yaml = round_trip()
-    merged = read(yaml, params)
-    before = {section: dict(values) for section, values in merged.items()}
+    before, content = read_yaml(params), params.read_bytes()
+    merged = copy.deepcopy(before)
     for preset_or_scale in chosen:
         change(merged, {"model": OFF} if is_preset(preset_or_scale) else {})
         for path in lineage(preset_or_scale):
-            overlay = read(yaml, path)
-            overlay.pop("extends", None)
+            overlay = {name: values for name, values in read_yaml(path).items() if name != "extends"}
             check_overlay(overlay, merged, path)
             change(merged, overlay)
+    check_sections(merged, str(params))
+    changes = {
+        section: {key: value for key, value in values.items() if key not in before[section] or value != before[section][key]}
+        for section, values in merged.items()
+    }
     with replacing(params) as temporary:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yaml.dump(merged, file)
-        check(str(temporary))
+        temporary.write_bytes(edited(content, changes, str(params)))
     return [
         f"{section}.{key}: {shown(before[section][key])} → {shown(value)}"
-        for section, values in merged.items()
+        for section, values in changes.items()
         for key, value in values.items()
-        if value != before[section][key]
     ]
 
 
-def change(params: CommentedMap, overlay: dict) -> None:
-    """Set the keys of an overlay. Values that are equal already keep their formatting."""
+def change(params: dict[str, dict], overlay: dict[str, dict]) -> None:
+    """Set the keys of an overlay."""
     for section, values in overlay.items():
-        params[section].update({key: value for key, value in values.items() if value != params[section][key]})
+        params[section].update(values)
 
 
-def round_trip() -> YAML:
-    """A reader and writer that reproduces params.yaml byte for byte when no value changes."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # never break a line
-    return yaml
-
-
-def read(yaml: YAML, path: Path) -> CommentedMap:
-    try:
-        return yaml.load(path)
-    except MarkedYAMLError as error:  # a duplicate key, which the loader of params accepts
-        raise InputError(f"{path}, line {error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
-
-
-def check_overlay(overlay: CommentedMap, params: CommentedMap, path: Path) -> None:
+def check_overlay(overlay: dict, params: dict[str, dict], path: Path) -> None:
     """Raises InputError naming the overlay's file for an unknown section or key or an invalid value."""
     source = f"presets/{path.name}"
     for section, values in overlay.items():
         if section not in SECTIONS:
             raise InputError(f"{source}: unknown section '{section}'; valid sections are {', '.join(SECTIONS)}")
-        parse(dict(params[section]) | mapping(values, section, path), section, SECTIONS[section], source)
+        parse(params[section] | mapping(values, section, path), section, SECTIONS[section], source)
 
 
 def shown(value: object) -> str:

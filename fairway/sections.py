@@ -10,7 +10,7 @@ from fairway.codec.config import Compress
 from fairway.errors import InputError
 from fairway.lm.config import Model, check_layers
 from fairway.mixture.config import Cache, Ngram
-from fairway.params import load, read_yaml
+from fairway.params import parse_section, read_yaml
 from fairway.proof.config import Certify
 from fairway.quant.config import Quant
 from fairway.score.config import Eval, Ttt
@@ -36,10 +36,15 @@ SECTIONS = {
 
 def check(path: str) -> None:
     """Raises InputError for the first section or key that is wrong, and for settings that contradict each other."""
-    unknown = set(read_yaml(path)) - set(SECTIONS)
+    check_sections(read_yaml(path), path)
+
+
+def check_sections(content: dict, source: str) -> None:
+    """The same for the content of a params file."""
+    unknown = set(content) - set(SECTIONS)
     if unknown:
-        raise InputError(f"{path}: unknown section '{min(map(str, unknown))}'; valid sections are {', '.join(SECTIONS)}")
-    sections = {name: load(path, name, cls) for name, cls in SECTIONS.items()}
+        raise InputError(f"{source}: unknown section '{min(map(str, unknown))}'; valid sections are {', '.join(SECTIONS)}")
+    sections = {name: parse_section(content, name, cls, source) for name, cls in SECTIONS.items()}
     sections["qat"].check(sections["quant"])
     model = sections["model"]
     check_layers("quant.finer_layers", sections["quant"].finer_layers, model.layers)

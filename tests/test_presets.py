@@ -224,7 +224,7 @@ def test_a_key_that_is_there_twice_is_named_with_its_line(params):
     text = params.read_text(encoding="utf-8").replace("train:\n", "train:\n  seed: 1\n")
     params.write_text(text, encoding="utf-8")
     line = text.splitlines().index("train:") + 3
-    assert refused(params, path_of("laptop")).startswith(f'{params}, line {line}: not valid YAML (found duplicate key "seed"')
+    assert refused(params, path_of("pr885")) == f"{params}, line {line}: 'seed' is there twice; remove one of them"
 
 
 def test_merging_needs_no_torch(params):

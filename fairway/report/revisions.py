@@ -137,8 +137,9 @@ def resolve(name: str) -> str:
     found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if found.returncode == 0:
         return found.stdout.decode().split()[-1]
-    if git("rev-parse", "--git-dir").returncode:
-        raise InputError(f"{name}: this folder is no git repository, so there is no revision but {WORKSPACE}")
+    if (repository := git("rev-parse", "--git-dir")).returncode:
+        said = " ".join(repository.stderr.decode(errors="replace").split())
+        raise InputError(f"{name}: git finds no revision but {WORKSPACE}: {said}")
     commits = experiments()
     matches = commits.get(name, [])
     if len(matches) > 1:

@@ -15,8 +15,8 @@ from pathlib import Path
 import warm
 from filelock import FileLock
 from pytest import TempPathFactory
-from ruamel.yaml import YAML
 
+from fairway.yaml_edit import edited
 from tests import precompiled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,12 +90,8 @@ def documents(count: int = 30) -> str:
 
 
 def set_param(folder: Path, key: str, value) -> None:
-    yaml = YAML()
-    path = folder / "params.yaml"
-    content = yaml.load(path)
-    section, name = key.split(".")
-    content[section][name] = value
-    yaml.dump(content, path)
+    path, (section, name) = folder / "params.yaml", key.split(".")
+    path.write_bytes(edited(path.read_bytes(), {section: {name: value}}, str(path)))
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess:

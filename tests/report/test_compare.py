@@ -147,7 +147,7 @@ def test_without_git_there_is_a_workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     put(1.5)
     assert revisions.read("workspace").metrics["val_bpb"] == 1.5
-    with pytest.raises(InputError, match="this folder is no git repository"):
+    with pytest.raises(InputError, match="git finds no revision but workspace: fatal: not a git repository"):
         revisions.read("HEAD")
 
 
