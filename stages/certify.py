@@ -58,6 +58,7 @@ SECTIONS = {"eval": Eval, "ttt": Ttt, "cache": Cache, "ngram": Ngram}
 SPLITS = ("train", "holdout", "val")
 LEDGERS = ("train", "prequant_ttt", "quant")
 TIMED = ("train", "prequant_ttt", "quant", "compress", *EVALS)
+SHOWN = {"causality_seconds": "scoring edited texts", "rescore_seconds": "scoring all of val again"}
 LONGEST = 1 << 20  # bytes that are read of a ledger or of clocks
 
 
@@ -235,7 +236,7 @@ def say(claimed: list[Claim], content: dict, proof: Proof) -> None:
     trip = proof.trip
     print(
         f"certify: {trip.compress.seconds:,.0f} s of encoding, {trip.decompress.seconds:,.0f} s of decoding, "
-        + ", ".join(f"{seconds:,.0f} s of {name.removesuffix('_seconds')}" for name, seconds in proof.seconds.items())
+        + ", ".join(f"{seconds:,.0f} s of {SHOWN[name]}" for name, seconds in proof.seconds.items())
     )
     size = "" if content["bpb"] is None else f", {content['bpb']:.4f} bpb in {content['coded_bytes']:,} bytes"
     print(f"certify: {content['verdict']}{size}, {proof.updates} updates of test-time training in the coded text")
