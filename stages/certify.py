@@ -189,7 +189,7 @@ def origin() -> dict:
     try:
         pipeline = read_yaml("dvc.yaml")["stages"]
         locked = lock.digest(pipeline, read_yaml("dvc.lock")["stages"], "certify")
-    except (InputError, KeyError, TypeError, AttributeError):
+    except (InputError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return {"commit": None, "dirty": None, "dvc_lock_sha256": None}
     paths = [*lock.sources(pipeline, "certify"), PARAMS]
     shallow = git("rev-parse", "--is-shallow-repository") != "false"  # what came before is unknown there
