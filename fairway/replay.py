@@ -26,6 +26,7 @@ from fairway.errors import InputError
 from fairway.files import replacing
 from fairway.markdown import table
 from fairway.params import read_yaml
+from fairway.proof.untrusted import parsed
 from fairway.recorded import LOCK, SAME, compare, inputs, md5_of, outputs, size_of
 from fairway.report import revisions
 from fairway.report.significance import upper_tail
@@ -33,8 +34,11 @@ from fairway.report.significance import upper_tail
 RECORD = Path("reports/replay.json")
 SUMMARY, TRAINING = "reports/summary.json", "reports/train/metrics.json"
 ARTIFACT, CERTIFICATE = "artifacts/certify/submission.pyz", "artifacts/certify/certificate.json"
+COPY = "reports/report/certificate.json"  # which git keeps
+OF_COMMIT = ("commit", "dirty")  # of a certificate: the recorded run was made before its commit
 WITH_CLOCKS = ("certificate.md",)  # files in artifacts/ that contain seconds
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "CC", "CXX", "NPROC", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+KEPT = (".py", ".dvc", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config")  # ends of names that stay
 LEVEL = 0.01  # of p, below which a score is not one of those that chance gives
 SHOWN = 8  # differing files or inputs that are named
 
@@ -64,7 +68,8 @@ def main() -> int:
     options = arguments().parse_args()
     refuse_unclean()
     recorded, commit = read_yaml(LOCK), git("rev-parse", "HEAD")
-    artifact, arithmetic = known(recorded)
+    artifact, certificate = known(recorded)
+    arithmetic = str(certificate.get("arithmetic", ""))
     with tempfile.TemporaryDirectory(prefix="replay-", dir=options.folder) as parent:
         clone = Path(parent, "fairway")
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ".", clone], check=True)
@@ -74,9 +79,9 @@ def main() -> int:
         if status := run(clone, "repro", "--no-run-cache", parent=Path(parent)):
             raise InputError(f"replay: a stage failed with status {status} in the clean clone; its message stands above")
         again, here = number(clone / SUMMARY, "val_bpb"), arithmetic_here()
-        on_cpu = json.loads((clone / TRAINING).read_text(encoding="utf-8")).get("device") == "cpu"
+        on_cpu = (clone / TRAINING).exists() and parsed((clone / TRAINING).read_bytes()).get("device") == "cpu"
         repeats = on_cpu and arithmetic in ("", here)
-        outcome = judged(recorded, clone, repeats, (score, again), chance(score, again, options))
+        outcome = judged(recorded, certificate, clone, repeats, (score, again), chance(score, again, options))
         other = differing_inputs(recorded, read_yaml(clone / LOCK))
         artifact = artifact or (sha256(clone / ARTIFACT) if outcome.verdicts.get(ARTIFACT) == SAME else "")
     print(page(outcome, other))
@@ -102,23 +107,25 @@ def refuse_unclean() -> None:
         raise InputError(f"replay: {names}: not as in the last commit, which is what a replay repeats; commit or restore them")
     if not LOCK.is_file():
         raise InputError(f"{LOCK}: missing; a replay compares with it: run `dvc repro` and commit {LOCK}")
+    if not isinstance(read_yaml(LOCK).get("stages"), dict):
+        raise InputError(f"{LOCK}: expected `stages`, as DVC writes them; run `git checkout {LOCK}`")
 
 
 def git(*words: str) -> str:
     """What git prints. Raises InputError."""
     finished = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
     if finished.returncode:
-        raise InputError(f"replay: git {words[0]}: {finished.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"replay: git {' '.join(words)}: {finished.stderr.strip().splitlines()[-1]}")
     return finished.stdout.strip()
 
 
-def known(lock: dict) -> tuple[str, str]:
-    """The SHA-256 of the recorded artifact, and the arithmetic on its certificate; "" where the file that the lock names is
-    not here."""
+def known(lock: dict) -> tuple[str, dict]:
+    """The SHA-256 of the recorded artifact, "" where the file that the lock names is not here; and its certificate, or {}."""
     hashes = outputs(lock, ())
-    here = {path: hashes.get(path) == md5_of(Path(path)) is not None for path in (ARTIFACT, CERTIFICATE)}
-    certificate = json.loads(Path(CERTIFICATE).read_text(encoding="utf-8")) if here[CERTIFICATE] else {}
-    return sha256(Path(ARTIFACT)) if here[ARTIFACT] else "", certificate.get("arithmetic", "")
+    here = {path: md5_of(Path(path)) for path in (ARTIFACT, CERTIFICATE, COPY)}
+    copies = [path for path in (CERTIFICATE, COPY) if here[path] == hashes.get(CERTIFICATE) is not None]
+    artifact = sha256(Path(ARTIFACT)) if here[ARTIFACT] == hashes.get(ARTIFACT) is not None else ""
+    return artifact, parsed(Path(copies[0]).read_bytes()) if copies else {}
 
 
 def sha256(path: Path) -> str:
@@ -136,8 +143,9 @@ def arithmetic_here() -> str:
 
 
 def prepare(clone: Path) -> None:
-    """Forget what was recorded, keep the cache in the clone whatever the configuration says, and fetch data that DVC tracks."""
-    (clone / LOCK).unlink()
+    """Leave nothing but code, params and declared inputs; keep the cache beside the clone; and fetch data that DVC tracks."""
+    for path in undeclared(clone):
+        (clone / path).unlink()
     parent, original = clone.parent, Path.cwd() / ".dvc/cache"
     run(clone, "config", "--quiet", "--local", "cache.dir", str(parent / "cache"), parent=parent)
     tracked = [str(path.relative_to(clone)) for path in clone.rglob("*.dvc") if path.is_file()]
@@ -145,6 +153,16 @@ def prepare(clone: Path) -> None:
         run(clone, "remote", "add", "--quiet", "--local", "original", str(original), parent=parent)
         if run(clone, "pull", "--quiet", "--remote", "original", *tracked, parent=parent):
             raise InputError(f"replay: {', '.join(tracked)}: this data is not in {original}; run `dvc pull` first")
+
+
+def undeclared(clone: Path) -> list[str]:
+    """Files of the commit that are neither code nor configuration nor declared by a stage; what was recorded is among them."""
+    stages = read_yaml(clone / "dvc.yaml")["stages"].values()
+    declared = {dep for stage in stages for dep in stage.get("deps", []) if not dep.startswith(("artifacts/", "reports/"))}
+    tracked = git("-C", str(clone), "ls-files", "-z").split("\0")
+    return [
+        path for path in filter(None, tracked) if not (path.endswith(KEPT) or declared & {path, *map(str, Path(path).parents)})
+    ]
 
 
 def run(clone: Path, *words: str, parent: Path) -> int:
@@ -168,13 +186,21 @@ def number(path: Path, key: str) -> float:
         ) from None
 
 
-def judged(lock: dict, clone: Path, repeats: bool, scores: tuple[float, float], p: float | None) -> Outcome:
+def judged(lock: dict, certificate: dict, clone: Path, repeats: bool, scores: tuple[float, float], p: float | None) -> Outcome:
+    """Hash what the replay wrote. A certificate is the same if nothing differs but the commit that it names."""
     recorded = outputs(lock, WITH_CLOCKS)
     expected = outputs(read_yaml(clone / LOCK), WITH_CLOCKS) | recorded  # also files that only the replay wrote
     found = {path: md5 for path in expected if (md5 := md5_of(clone / path))}
+    again = parsed((clone / CERTIFICATE).read_bytes()) if CERTIFICATE in found else {}
+    if certificate and without_commit(again) == without_commit(certificate):
+        found[CERTIFICATE] = recorded[CERTIFICATE]
     stages = {out["path"]: name for name, stage in lock["stages"].items() for out in stage.get("outs", [])}
     sizes = {path: size_of(clone / path) for path in expected}
     return Outcome(compare(recorded, found), sizes, stages, repeats, scores, p)
+
+
+def without_commit(certificate: dict) -> dict:
+    return {key: value for key, value in certificate.items() if key not in OF_COMMIT}
 
 
 def differing_inputs(before: dict, after: dict) -> list[str]:

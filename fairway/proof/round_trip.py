@@ -62,19 +62,25 @@ def never(problem: str) -> RoundTrip:
     return RoundTrip(ended, ended)
 
 
-def run(submission: bytes, text: bytes, limits: Limits = LIMITS) -> RoundTrip:
-    """Code the text and decode it, with each process held to the limits."""
+def run(submission: bytes, text: bytes, limits: Limits = LIMITS, beside: bool = True) -> RoundTrip:
+    """Code the text and decode it, with each process held to the limits.
+
+    Unless they run `beside` each other, the decoder starts when the encoder has ended, so that it can measure nothing of it.
+    """
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(4))  # entered first: on an error the processes end before it is left
+        pool = stack.enter_context(ThreadPoolExecutor(5))  # entered first: on an error the processes end before it is left
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in COMMANDS]
         (folders[0] / "given").write_bytes(text)
         encoder = stack.enter_context(fence.start(submission, ["compress", "given", "-"], folders[0], limits))
+        coded: SimpleQueue[bytes] = SimpleQueue()
+        encoding = pool.submit(watched, "compress", encoder, MOST_CODED * len(text) + SPARE, coded, pool)
+        if not beside and (failure := encoding.result().failure):
+            return RoundTrip(encoding.result(), Run(None, {}, None, failure, 0.0))
         arguments = ["decompress", "-", "-"]
         decoder = stack.enter_context(fence.start(submission, arguments, folders[1], limits, subprocess.PIPE))
-        coded: SimpleQueue[bytes] = SimpleQueue()
         pool.submit(feed, decoder, coded)
         decoding = pool.submit(watched, "decompress", decoder, len(text), SimpleQueue(), pool)
-        compress = watched("compress", encoder, MOST_CODED * len(text) + SPARE, coded, pool)
+        compress = encoding.result()
         impatient = Timer(GRACE, decoder.kill)
         if compress.failure:
             impatient.start()

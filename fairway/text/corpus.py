@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from fairway.errors import InputError, reading
+from fairway.errors import InputError
 from fairway.text import shards, split
 from fairway.text.byte_count import table_bytes
 from fairway.text.config import Data, Tokenize
@@ -205,14 +205,6 @@ def _utf8(decoded: bytes, what: str) -> bytes:
             "give in tokenize.shards_tokenizer the model that made these shards"
         ) from None
     return decoded
-
-
-def stored_texts(path: Path) -> list[str]:
-    """The documents in a file that `Corpus` wrote; there may be none. Raises InputError."""
-    with reading(path, "documents as tokenize writes them", zstandard.ZstdError), path.open("rb") as file:
-        if not zstandard.ZstdDecompressor().stream_reader(file).read(1):
-            return []
-    return list(read_file(path, "text"))
 
 
 def _marked(tokens: "np.ndarray | shards.Shards", bos: int, seen: set[int]) -> Iterator[tuple[np.ndarray, bool]]:

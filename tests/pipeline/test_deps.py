@@ -44,6 +44,12 @@ def test_every_stage_that_takes_time_is_kept_in_the_run_cache(stage):
     assert all(isinstance(entry, str) for entry in STAGES[stage]["outs"])
 
 
+def test_no_stage_but_certify_reads_the_witness():
+    path = "artifacts/tokenize/witness_documents.jsonl.zst"
+    assert path in STAGES["tokenize"]["outs"]
+    assert [name for name, stage in STAGES.items() if any(path.startswith(dep) for dep in stage["deps"])] == ["certify"]
+
+
 def test_every_section_of_params_belongs_to_a_stage():
     declared = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("params", [])}
     assert declared == set(read_yaml(ROOT / "params.yaml"))

@@ -13,7 +13,7 @@ import zstandard
 from sentencepiece import SentencePieceTrainer
 
 from fairway.errors import InputError
-from fairway.text.corpus import stored_texts
+from fairway.text.documents import read_stored
 from fairway.text.shards import ShardWriter, read_split
 from fairway.text.tokenizer import Tokenizer, train_bpe
 from stages import tokenize
@@ -98,7 +98,7 @@ def test_every_document_is_in_its_split_once(workplace, kind):
     assert len(witness) > 2 and sum(split["documents"] for split in manifest["splits"].values()) == len(TEXTS)
     for name in ("val", "witness"):
         assert stored(name) == [text for text in TEXTS if expected_split(text) == name]
-        assert stored_texts(Path(f"artifacts/tokenize/{name}_documents.jsonl.zst")) == stored(name)
+        assert read_stored(Path(f"artifacts/tokenize/{name}_documents.jsonl.zst")) == stored(name)
     assert manifest["tokenizer"] == {
         "kind": kind,
         "vocabulary_size": 300 if kind == "bpe" else 260,
@@ -125,7 +125,7 @@ def test_the_tokenizer_sees_train_text_only(workplace):
 def test_without_a_witness_all_documents_are_in_the_other_splits(workplace):
     manifest = run(witness_fraction=0.0)
     assert manifest["splits"]["witness"] == {"documents": 0, "bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
-    assert stored_texts(Path("artifacts/tokenize/witness_documents.jsonl.zst")) == stored("witness") == []
+    assert read_stored(Path("artifacts/tokenize/witness_documents.jsonl.zst")) == stored("witness") == []
     train = read_split(Path("artifacts/tokenize/train"), 300)
     expected = [text for text in TEXTS if expected_split(text) in ("train", "witness")]
     tokenizer = Tokenizer.from_bytes(Path("artifacts/tokenize/tokenizer.model").read_bytes())
