@@ -59,6 +59,11 @@ SECTIONS = {"eval": Eval, "ttt": Ttt, "cache": Cache, "ngram": Ngram}
 SPLITS = ("train", "holdout", "val")
 LEDGERS = ("train", "prequant_ttt", "quant")
 TIMED = ("train", "prequant_ttt", "quant", "compress", *EVALS)
+SHOWN = {  # names of seconds
+    "causality_seconds": "scoring edited texts",
+    "data_seconds": "comparing splits",
+    "rescore_seconds": "scoring all of val again",
+}
 LONGEST = 1 << 20  # bytes that are read of a ledger or of clocks
 
 
@@ -193,7 +198,7 @@ def origin() -> dict:
     try:
         pipeline = read_yaml("dvc.yaml")["stages"]
         locked = lock.digest(pipeline, read_yaml("dvc.lock")["stages"], "certify")
-    except (InputError, KeyError, TypeError, AttributeError):
+    except (InputError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return {"commit": None, "dirty": None, "dvc_lock_sha256": None}
     paths = [*lock.sources(pipeline, "certify"), PARAMS]
     shallow = git("rev-parse", "--is-shallow-repository") != "false"  # what came before is unknown there
@@ -237,11 +242,9 @@ def coding_seconds(trip: RoundTrip) -> dict:
 def say(claimed: list[Claim], content: dict, proof: Proof) -> None:
     for claim in claimed:
         print(one_line(f"{'holds' if claim.passed else 'FAILS'}: {claim.claim}: {claim.result}"), flush=True)
-    trip = proof.trip
-    print(
-        f"certify: {trip.compress.seconds:,.0f} s of encoding, {trip.decompress.seconds:,.0f} s of decoding, "
-        + ", ".join(f"{seconds:,.0f} s of {name.removesuffix('_seconds')}" for name, seconds in proof.seconds.items())
-    )
+    spent = {"encoding": proof.trip.compress.seconds, "decoding": proof.trip.decompress.seconds}
+    spent |= {SHOWN.get(name, name): seconds for name, seconds in proof.seconds.items()}
+    print(f"certify: {', '.join(f'{seconds:,.0f} s of {name}' for name, seconds in spent.items())}")
     size = "" if content["bpb"] is None else f", {content['bpb']:.4f} bpb in {content['coded_bytes']:,} bytes"
     print(f"certify: {content['verdict']}{size}, {proof.updates} updates of test-time training in the coded text")
 

@@ -7,6 +7,7 @@ file (`fairway.files`).
 import ctypes
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -95,7 +96,7 @@ def write_json(path: Path | str, content: dict) -> None:
 
 def read_json(path: Path, keys: list[str]) -> dict:
     """A JSON object that has all of `keys`. Raises InputError."""
-    with reading(path, "valid JSON", ValueError):
+    with reading(path, "valid JSON", ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
     missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
     if missing or not isinstance(content, dict):
@@ -109,8 +110,8 @@ def read_timing(stage: str) -> dict[str, float | None]:
     path = REPORTS / stage / "timing.json"
     content = read_json(path, ["seconds"])
     for key, value in content.items():
-        if not isinstance(value, int | float | None):
-            raise InputError(f"{path}: '{key}' is {value!r}, expected a number; {RERUN}")
+        if value is not None and (type(value) not in (int, float) or not 0 <= value < math.inf):
+            raise InputError(f"{path}: '{key}' is {value!r}, expected a number from 0; {RERUN}")
     return content
 
 

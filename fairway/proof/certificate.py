@@ -125,7 +125,7 @@ def page(certificate: dict, clocks: list[Clock]) -> str:
         "again and compares it, without any code of the repository:",
         f"```sh\n{certificate['command']}\n```",
         f"Decoding needs the same arithmetic: {certificate['arithmetic']}. The submission's SHA-256 is "
-        f"`{certificate['submission_sha256']}`.\n",
+        f"`{certificate['submission_sha256']}`. {origin(certificate)}\n",
     ]
     return "\n\n".join(blocks)
 
@@ -145,6 +145,14 @@ def headline(certificate: dict) -> str:
         f"**Proved for {certificate['certified_tokens']:,} of {certificate['val_tokens']:,} tokens**, which were coded and "
         f"decoded in {size} The score of the whole text is an estimate; `certify.tokens: all` proves it."
     )
+
+
+def origin(certificate: dict) -> str:
+    """What the run was made from, in words."""
+    if not certificate.get("commit"):
+        return "Of which commit the run is, is not known."
+    edited = ", with edits that are in no commit" if certificate["dirty"] else ""
+    return f"Its code, data and params are those of commit `{certificate['commit']}`{edited}."
 
 
 def yes(holds: bool) -> str:

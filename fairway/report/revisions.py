@@ -106,7 +106,7 @@ def parsed(name: str, path: str, *keys: str) -> dict:
     """An object with these keys in a JSON file of a revision. Raises InputError."""
     try:
         found = json.loads(content(name, path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: its {path} is not valid JSON ({error}); run `dvc repro report` there") from None
     return with_keys(name, path, found, keys)
 

@@ -102,6 +102,18 @@ def test_a_page_of_a_proof():
     assert "```sh\npython -I x\n```" in page and "cpu" in page and "`ab12`" in page
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"commit": None, "dirty": None}, "Of which commit the run is, is not known."),
+        ({"commit": "c0ffee", "dirty": False}, "Its code, data and params are those of commit `c0ffee`.\n"),
+        ({"commit": "c0ffee", "dirty": True}, "those of commit `c0ffee`, with edits that are in no commit.\n"),
+    ],
+)
+def test_a_page_says_what_the_run_was_made_from(found, words):
+    assert words in certificate.page(content() | found, CLOCKS)
+
+
 def test_a_page_of_a_proof_in_part_calls_the_score_an_estimate():
     page = certificate.page(content(certified=9998), CLOCKS)
     assert "**Proved for 9,998 of 161,300 tokens**" in page and "The score of the whole text is an estimate" in page

@@ -284,6 +284,17 @@ DAMAGES = {
         lambda: drop_key("reports/certify/metrics.json", "legal"),
         "reports/certify/metrics.json: expected the key legal",
     ),
+    "metrics of brackets": (
+        lambda: put("reports/train/metrics.json", "[" * 200_000),
+        "reports/train/metrics.json: not valid JSON",
+    ),
+    **{
+        f"a clock of {value}": (
+            lambda value=value: put("reports/train/timing.json", f'{{"seconds": {value}}}'),
+            r"reports/train/timing.json: 'seconds' is .*, expected a number from 0",
+        )
+        for value in ("-5", "NaN", "1e999", '"soon"', "true", "[]")
+    },
     "metrics missing": (lambda: Path("reports/train/metrics.json").unlink(), "reports/train/metrics.json: missing"),
     "metrics truncated": (lambda: put("reports/train/metrics.json", '{"a'), "reports/train/metrics.json: not valid JSON"),
     "page missing": (
