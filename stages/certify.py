@@ -63,6 +63,7 @@ SHOWN = {  # names of seconds
     "causality_seconds": "scoring edited texts",
     "data_seconds": "comparing splits",
     "rescore_seconds": "scoring all of val again",
+    "witness_seconds": "scoring the witness",
 }
 LONGEST = 1 << 20  # bytes that are read of a ledger or of clocks
 
