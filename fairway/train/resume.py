@@ -6,6 +6,7 @@ step is always there on all ranks. A file that was damaged on disk is renamed: t
 """
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,8 +28,10 @@ def key(contents: Iterable[bytes]) -> str:
 
 def save(folder: Path, state: TrainState, ranks: Ranks) -> None:
     """Save this rank's part of a run. All ranks save the same step together."""
+    content = io.BytesIO()  # straight into a file, torch says of a full disk that its writer failed, and not which file it was
+    torch.save(state.state_dict(), content)
     with replacing(_path(folder, state.step, ranks)) as temporary:
-        torch.save(state.state_dict(), temporary)
+        temporary.write_bytes(content.getbuffer())
     ranks.barrier()
     for step in _steps(folder, ranks):
         if step != state.step:
