@@ -6,6 +6,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -85,7 +86,7 @@ stages:
 
 def documents(count: int = 30) -> str:
     """Small documents, all different, as JSON lines."""
-    texts = (" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(1, 60)) + f"\nNo. {i}" for i in range(1, count + 1))
+    texts = (" ".join(random.Random(i).choices(WORDS, k=59)) + f"\nNo. {i}" for i in range(1, count + 1))
     return "".join(json.dumps({"text": text}) + "\n" for text in texts)
 
 
