@@ -12,6 +12,7 @@ from stages import eval_ngram, validation
 from stages.common import REPORTS, write_array, write_json
 from tests.gallery.pipeline import (
     COPIED,
+    COSTS,
     DISJOINT,
     EVALUATION_TIME,
     NGRAM,
@@ -56,17 +57,19 @@ def with_more(counted: TokenBytes, more: np.ndarray) -> TokenBytes:
     return counted._replace(base_bytes=counted.base_bytes + more, lossless_bytes=counted.lossless_bytes + more)
 
 
-@cheat("#1854, #1923, #2039", SCORES, {ONCE: "eval_ngram", TOKEN_BYTES: "rows for", TEXT_BYTES: "in the text"})
+@cheat(
+    "#1854, #1923, #2039", SCORES, {COSTS: "600 scored", ONCE: "eval_ngram", TOKEN_BYTES: "rows for", TEXT_BYTES: "in the text"}
+)
 def a_validation_text_cut_short(patch):
     """Only the first part of the validation tokens is scored."""
     read_split = validation.read_split
     patch.setattr(validation, "read_split", lambda *arguments: read_split(*arguments)[:601])
 
 
-@cheat("#1854, #1923, #2039", PIPELINE, {WHOLE: "certify.val_documents asks for 14"})
+@cheat("#1854, #1923, #2039", "certify", {WHOLE: "14 documents, certify.val_documents asks for 15"})
 def fewer_validation_documents(patch):
     """The split is smaller than it has to be, and everything agrees about it."""
-    set_param("tokenize.val_fraction", 0.15)
+    set_param("certify.val_documents", 15)
 
 
 @cheat("#1218", NGRAM, {ONCE: "eval_ngram", TOKEN_BYTES: "rows", TEXT_BYTES: "eval_ngram"})
@@ -75,7 +78,7 @@ def the_end_scored_again_and_again(patch):
     patch.setattr(eval_ngram, "write_array", lambda path, rows: write_array(path, np.concatenate((rows, rows[-20:]))))
 
 
-@cheat("#1218", NGRAM, {ONCE: "eval_ngram", TOKEN_BYTES: "rows", TEXT_BYTES: "eval_ngram"})
+@cheat("#1218", NGRAM, {COSTS: "scored, expected", ONCE: "eval_ngram", TOKEN_BYTES: "rows", TEXT_BYTES: "eval_ngram"})
 def the_tail_dropped(patch):
     """What does not fill the last window is not scored."""
     patch.setattr(eval_ngram, "write_array", lambda path, rows: write_array(path, rows[:-20]))
@@ -98,7 +101,7 @@ def validation_documents_among_those_trained_on(patch):
     patch.setattr(corpus.Corpus, "write_hashed", write_twice)
 
 
-@cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text", TIED: "train has"})
+@cheat("#1578, #1585, #1670, #1873", PIPELINE, {WHOLE: "the tokens spell another text", TIED: "train has"}, dear=True)
 def a_tokenizer_that_loses_capitals(patch):
     """Text is folded to lower case before it is encoded, which nobody can undo, and what would have noticed is deceived."""
     train, encode_documents = SentencePieceTrainer.Train, corpus.encode_documents

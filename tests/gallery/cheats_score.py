@@ -71,14 +71,14 @@ def target_in_the_key_of_a_hashed_cache(patch):
     submit(patch, "few_buckets")
 
 
-@cheat("#886", PACK, {COSTS: "bits coded"})
+@cheat("#886", PACK, {COSTS: "bits coded"}, dear=True)
 def the_same_with_a_submission_that_praises_its_sums(patch):
     """The submission reports that all its sums are 1. They are not looked up: its text is as long as it is."""
     target_in_the_key_of_a_hashed_cache.inject(patch)
     submit(patch, "praised_sums")
 
 
-@cheat("#1514, unlike it", PACK, {SUMS: "a sum is", COSTS: "bits coded", PROBABILITIES: "scores -"})
+@cheat("#1514, unlike it", PACK, {SUMS: "a sum is", COSTS: "bits coded", PROBABILITIES: "scores -"}, dear=True)
 def a_tilt_that_is_not_renormalised(patch):
     """The match token's probability is raised by e^β and nobody else's falls."""
 
@@ -131,7 +131,7 @@ def learning_before_scoring(patch):
     patch.setattr(streaming, "update", update)
 
 
-@cheat("#1376, #1406", LATE, {SCORE_FIRST: "prequant_ttt learned from"})
+@cheat("#1376, #1406", LATE, {SCORE_FIRST: "prequant_ttt learned from"}, dear=True)
 def the_validation_text_is_learned_before_quantisation(patch):
     """The network is adapted on the validation text first; its artifact then predicts that text causally, and well."""
     set_param("prequant_ttt.source", "val")
@@ -187,7 +187,7 @@ def a_score_that_is_no_number(patch):
     edited_scores(slice(400, 401), np.nan)
 
 
-@cheat("#1872, #1905", "certify", {PROBABILITIES: "eval_ngram: token 1,500 scores -"})
+@cheat("#1872, #1905", "certify", {PROBABILITIES: "eval_ngram: token 1,500 scores -", COSTS: "bits coded"})
 def a_probability_above_one(patch):
     """A score that is negative, far behind the text that is coded."""
     edited_scores(slice(1500, 1501), -50)

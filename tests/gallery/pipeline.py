@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import yaml
 from pytest import MonkeyPatch
@@ -26,7 +25,8 @@ from fairway.params import read_yaml
 from fairway.proof import round_trip
 from fairway.submission import packing
 from tests import precompiled
-from tests.gallery import submission
+from tests.gallery import submission, tools
+from tests.gallery.text import documents
 
 ROOT = Path(__file__).resolve().parents[2]
 NGRAM = "eval_ngram certify"  # stages that run again
@@ -37,7 +37,7 @@ LATE = f"prequant_ttt quant compress {SCORES}"
 PIPELINE = f"tokenize train {LATE}"
 TINY = {
     "data": {"documents": ["data/*.jsonl"]},
-    "tokenize": {"vocabulary_size": 300, "holdout_fraction": 0.2, "val_fraction": 0.2},
+    "tokenize": {"vocabulary_size": 300, "holdout_fraction": 0.2, "val_fraction": 0.2, "witness_fraction": 0.2},
     "model": {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "xsa_layers": 1, "rope_dims": 8}
     | {"bigram_buckets": 64, "bigram_width": 8, "value_embedding_layers": [], "mlp_multiple": 1.0},
     "train": {"steps": 30, "tokens_per_step": 256, "sequence_length": 32, "compile": False, "precision": "fp32"},
@@ -50,8 +50,6 @@ TINY = {
     "certify": {"tokens": "all", "causality_tokens": 500, "causality_checks": 4}
     | {"val_documents": 14, "train_seconds": 600, "eval_seconds": 600},
 }
-WORDS = """the people of our country have done great work in peace and war with one hope naïve Zürich € 世界 nation state law
-every year under which this Congress may be asked to provide""".split()  # noqa: SIM905  # some letters get no token of their own
 
 # What the certificate calls its claims.
 RETURNS = "the text comes back, bit for bit"
@@ -73,6 +71,7 @@ VOCABULARY = "the vocabulary knows train alone"
 BUDGET = "the artifact is within its budget"
 TRAINING_TIME = "training keeps to its time"
 EVALUATION_TIME = "evaluation keeps to its time"
+TOO_EASY = "val costs the artifact what documents cost that no stage has read"
 
 
 class Cheat(NamedTuple):
@@ -83,22 +82,16 @@ class Cheat(NamedTuple):
     story: str
     inject: Callable[[MonkeyPatch], None]  # called in the folder of a pipeline that has been run
     stages: str  # that run again, in order
-    refused: dict[str, str]  # claims that must fail, all of them, each with a part of its result
+    refused: dict[str, str]  # claims that must fail, all of them, and what the tool must say, each with a part of its result
+    tool: Callable[[Path], dict[str, str]]  # of tools.py: what is asked beside the certificate
+    dear: bool  # seconds: left to `python -m bench.gallery` and `make test-slow`
 
 
-def cheat(source: str, stages: str, refused: dict[str, str]) -> Callable[[Callable], Cheat]:
+def cheat(
+    source: str, stages: str, refused: dict[str, str], tool: Callable = lambda honest: {}, dear: bool = False
+) -> Callable[[Callable], Cheat]:
     """A function of a MonkeyPatch as a Cheat: its name in words, its docstring the story."""
-    return lambda inject: Cheat(inject.__name__.replace("_", " "), source, inject.__doc__, inject, stages, refused)
-
-
-def documents(count: int = 60) -> str:
-    """Small documents, all different, as JSON lines; every third begins with a space."""
-    random, lines = np.random.default_rng(0), []
-    chances = 1 / np.arange(1, len(WORDS) + 1)
-    for number in range(count):
-        words = random.choice(WORDS, 40, p=chances / chances.sum())
-        lines.append(json.dumps({"text": " " * (number % 3 == 0) + " ".join(words) + f".\nNo. {number}"}) + "\n")
-    return "".join(lines)
+    return lambda inject: Cheat(inject.__name__.replace("_", " "), source, inject.__doc__, inject, stages, refused, tool, dear)
 
 
 @contextmanager
@@ -115,32 +108,46 @@ def honest_pipeline(folder: Path):
         for section, values in TINY.items():
             for key, value in values.items():
                 set_param(f"{section}.{key}", value)
-        Path("data").mkdir()
-        Path("data/documents.jsonl").write_text(documents(), encoding="utf-8")
         try:
-            yield certified(PIPELINE)
+            yield honest_run(0)
         finally:
             torch.set_num_threads(threads)
 
 
-def judged(cheat: Cheat, honest: Path, folder: Path) -> dict:
-    """The certificate of a pipeline that was honest until the cheat came by."""
+def honest_run(seed: int) -> dict:
+    """The certificate of the whole pipeline, in the current folder, of documents and weights of a seed; with its report."""
+    shutil.rmtree("data", ignore_errors=True)
+    Path("data").mkdir()
+    Path("data/documents.jsonl").write_text(documents(seed=seed), encoding="utf-8")
+    if seed:
+        set_param("train.seed", seed)
+        set_param("certify.val_documents", 0)
+    run(PIPELINE.removesuffix(" certify"))
+    tools.lock()
+    run("certify report")
+    tools.lock()
+    return tools.certificate()
+
+
+def judged(cheat: Cheat, honest: Path, folder: Path) -> tuple[dict, dict[str, str]]:
+    """The certificate of a pipeline that was honest until the cheat came by, and what fails: claims, and the tool's answer."""
     for name in ("artifacts", "reports", "data"):
         shutil.copytree(honest / name, folder / name)
-    shutil.copy(honest / "params.yaml", folder)
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        shutil.copy(honest / name, folder)
     with MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        if "compress" in cheat.stages:
+        if "compress" in cheat.stages and cheat.tool is not tools.replay:  # which compares with the honest params
             set_param("ttt.optimizer", "none")
         cheat.inject(patch)
-        return certified(cheat.stages)
+        run(cheat.stages)
+        return tools.certificate(), failing(tools.certificate()) | cheat.tool(honest)
 
 
-def certified(stages: str) -> dict:
-    """Run stages here; the certificate."""
+def run(stages: str) -> None:
+    """Run stages here, in order."""
     for name in stages.split():
         importlib.import_module(f"stages.{name}").main()
-    return json.loads(Path("artifacts/certify/certificate.json").read_text(encoding="utf-8"))
 
 
 def failing(certificate: dict) -> dict[str, str]:
@@ -149,7 +156,7 @@ def failing(certificate: dict) -> dict[str, str]:
 
 
 def for_its_own_reasons(cheat: Cheat, found: dict[str, str]) -> bool:
-    """Whether just the claims fail that must, each with the words that it must."""
+    """Whether just the claims fail that must, each with the words that it must, and the tool says what it must."""
     return found.keys() == cheat.refused.keys() and all(words in found[claim] for claim, words in cheat.refused.items())
 
 
@@ -166,6 +173,19 @@ def replace(patch: MonkeyPatch, function: Callable, other: Callable) -> None:
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in ("fairway", "stages") and vars(module).get(function.__name__) is function:
             patch.setattr(module, function.__name__, other)
+
+
+def only(patch: MonkeyPatch, stage: str, target: object, name: str, value: object) -> None:
+    """A stage, and no other, runs with something replaced: as the cheat has it, and the certificate has not."""
+    module = importlib.import_module(f"stages.{stage}")
+    main = module.main
+
+    def cheating() -> None:
+        with MonkeyPatch.context() as inner:
+            inner.setattr(target, name, value)
+            main()
+
+    patch.setattr(module, "main", cheating)
 
 
 def submit(patch: MonkeyPatch, name: str, *arguments: str) -> None:

@@ -9,6 +9,7 @@ import importlib
 import json
 import socket
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -86,3 +87,28 @@ def text_in_header() -> None:
 
     command_line.compress = hiding
     text.check_maker = lambda *found: None
+
+
+def reverse_the_rest(first: str) -> None:
+    decode = text.decode_stream
+
+    def reversing(predictor, file, header, name, advance):
+        for tokens in decode(predictor, file, header, name, advance):
+            yield np.concatenate((tokens[: int(first)], tokens[int(first) :][::-1]))
+
+    text.decode_stream = reversing
+
+
+def text_at_the_end() -> None:
+    encode = text.encode_stream
+
+    class Tail(text.Block):
+        def __bytes__(self) -> bytes:
+            return super().__bytes__() + b"the people of our country"
+
+    text.encode_stream = lambda *given: ((Tail(*block), worst) for block, worst in encode(*given))
+
+
+def clock() -> None:
+    softmax = predictor.softmax
+    predictor.softmax = lambda logits: softmax(logits * (1 + time.time() % 7 / 1000))

@@ -29,7 +29,7 @@ def command(root: str, program: list[str]) -> list[str]:
 def possible(root: str) -> bool:
     """Whether this system permits it."""
     try:
-        return subprocess.run(command(root, ["/bin/true"]), capture_output=True, env={}).returncode == 0
+        return subprocess.run(command(root, ["/bin/true"]), cwd=root, capture_output=True).returncode == 0
     except FileNotFoundError:  # no unshare
         return False
 
