@@ -71,7 +71,7 @@ def rows_beyond_what_is_scored_again(patch):
     edit_rows("eval_ngram", nearly_free)
 
 
-@cheat("—", TTT, {COSTS: "bytes of code words are too few"})
+@cheat("—", TTT, {COSTS: "bytes of code words are too few"}, dear=True)
 def sixteen_tokens_of_a_hashed_cache(patch):
     """A cache that is no distribution, and a coded text so short that any slack would swallow the difference."""
     hashed_cache()

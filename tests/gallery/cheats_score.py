@@ -108,7 +108,7 @@ def the_best_learning_rate_is_reported(patch):
     replace(patch, features.record_stream, best)
 
 
-@cheat("#568, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded"})
+@cheat("#568, #677", TTT, {CAUSAL: "nats", COSTS: "bits coded"}, dear=True)
 def the_best_learning_rate_of_every_window_is_reported(patch):
     """Of several runs each two tokens take the one that turned out best for them."""
     replace(patch, features.record_stream, best_of((0.0, 0.1, 0.3, 1.0, 3.0), best_windows))
