@@ -104,6 +104,7 @@ def main() -> None:
     claimed = [dataclasses.replace(claim, result=one_line(claim.result)) for claim in claimed]  # the submission's own words
     facts = {"scores_sha256": {name: sha256(ARTIFACTS / name / "scores.npy") for name in EVALS}, **origin()}
     facts |= {"test_time_training_updates": proof.updates, "train_seed": read_yaml(PARAMS)["train"]["seed"]}
+    facts["waived"] = certificate.waived(config, len(corpus.witness))
     facts |= {"certify": dataclasses.asdict(config), "settings": dataclasses.asdict(settings)}
     content = certificate.certificate(claimed, proof.trip, submission, data, proof.text, proof.targets, facts)
 
@@ -247,7 +248,8 @@ def say(claimed: list[Claim], content: dict, proof: Proof) -> None:
     spent |= {SHOWN.get(name, name): seconds for name, seconds in proof.seconds.items()}
     print(f"certify: {', '.join(f'{seconds:,.0f} s of {name}' for name, seconds in spent.items())}")
     size = "" if content["bpb"] is None else f", {content['bpb']:.4f} bpb in {content['coded_bytes']:,} bytes"
-    print(f"certify: {content['verdict']}{size}, {proof.updates} updates of test-time training in the coded text")
+    unchecked = f"; not checked: {'; '.join(content['waived'])}" if content["waived"] else ""
+    print(f"certify: {content['verdict']}{size}, {proof.updates} updates of test-time training in the coded text{unchecked}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from fairway.proof.artifact import members
 from fairway.proof.checks import Data
 from fairway.proof.claims import CONDITIONS, Claim
 from fairway.proof.clocks import Clock
+from fairway.proof.config import Certify
 from fairway.proof.round_trip import RoundTrip
 from fairway.score.bits import bits_per_byte
 from fairway.submission.packing import WEIGHTS
@@ -135,9 +136,10 @@ def headline(certificate: dict) -> str:
     if certificate["verdict"] == REFUSED:
         reasons = certificate["reasons"] or ["nothing was coded"]
         return "**Refused**:\n\n" + "\n".join(f"- {one_line(reason)}" for reason in reasons)
+    unchecked = certificate.get("waived", [])
     size = (
         f"{certificate['coded_bytes']:,} bytes of compressed text: {certificate['bpb']:.4f} bits per byte. All "
-        f"{len(certificate['claims'])} claims hold."
+        f"{len(certificate['claims'])} claims hold.{' **Not checked**: ' * bool(unchecked)}{'; '.join(unchecked)}"
     )
     if certificate["verdict"] == PROVED:
         return f"**Proved**: the whole validation text, {certificate['val_tokens']:,} tokens, was coded and decoded in {size}"
@@ -145,6 +147,16 @@ def headline(certificate: dict) -> str:
         f"**Proved for {certificate['certified_tokens']:,} of {certificate['val_tokens']:,} tokens**, which were coded and "
         f"decoded in {size} The score of the whole text is an estimate; `certify.tokens: all` proves it."
     )
+
+
+def waived(config: Certify, witness_documents: int) -> list[str]:
+    """What the params switch off, so that a claim which holds says nothing; the headline says it beside the verdict."""
+    usual = Certify()
+    found = [] if witness_documents else ["whether val is too easy for the artifact (tokenize.witness_fraction)"]
+    if config.near_duplicates > usual.near_duplicates:
+        found.append(f"copies of val in train up to {config.near_duplicates:.0%} (certify.near_duplicates)")
+    parts = {"training": "train_seconds", "evaluation": "eval_seconds"}
+    return found + [f"the time of {part} (certify.{key})" for part, key in parts.items() if not getattr(config, key)]
 
 
 def origin(certificate: dict) -> str:

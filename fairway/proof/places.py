@@ -1,4 +1,4 @@
-"""What a fenced submission may read: the interpreter, its standard library, five libraries with what they require, and the
+"""What a fenced submission may read: the interpreter, its standard library, the named libraries with what they require, and the
 shared libraries of the system that these link to. Nothing else of the virtual environment or of the system.
 
 The libraries' packages come from their metadata; shared libraries from the dynamic loader itself (ldd).
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIBRARIES = ("torch", "numpy", "numba", "sentencepiece", "constriction")
+CODERS = ("brotli", "zstandard")  # of the published weight containers (compress.coder), where they are installed
 PACKAGES = "/libraries"  # where they are inside
 PROCESSOR = ("possible", "present", "online", "kernel_max")  # files in /sys/devices/system/cpu
 VARYING = ("cpu MHz", "bogomips")  # lines of /proc/cpuinfo that change while it runs
@@ -38,7 +39,7 @@ class Places(NamedTuple):
 @functools.cache
 def places() -> Places:
     python, library = str(Path(sys.executable).resolve()), Path(sysconfig.get_path("stdlib")).resolve()
-    packages = required(LIBRARIES)
+    packages = required((*LIBRARIES, *CODERS))
     tops = {top: Path(package.locate_file(top)).resolve() for package in packages for top in contents(package)}
     code = [Path(python), *library.glob("lib-dynload/*.so"), *(path for top in tops.values() for path in objects(top))]
     shared = {path: str(Path(path).resolve()) for path in linked(code)}
@@ -60,7 +61,7 @@ def required(names: tuple[str, ...]) -> list[Distribution]:
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
-            if name in names:
+            if name in LIBRARIES:
                 raise
             continue
         lines = [line for line in found[name].requires or [] if "extra ==" not in line]

@@ -11,6 +11,7 @@ import pytest
 from fairway.proof import certificate
 from fairway.proof.claims import Claim
 from fairway.proof.clocks import Clock
+from fairway.proof.config import Certify
 from tests.proof.standin import submission
 
 CONDITIONS = ("causal", "normalised", "score before update", "single pass", "proof", "rules")
@@ -123,3 +124,21 @@ def test_a_page_of_a_refusal_begins_with_the_reasons():
     page = flat(certificate.page(content("causal", "rules"), CLOCKS))
     assert page.startswith("# Certificate\n\n**Refused**:\n\n- causal 2: a | b c\n- rules 2: a | b c\n\n## The four")
     assert "| causal | **no** |" in page and "| normalised | yes |" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "documents", "words"),
+    [
+        ({}, 7, []),
+        ({}, 0, ["whether val is too easy for the artifact (tokenize.witness_fraction)"]),
+        ({"near_duplicates": 1.0}, 7, ["copies of val in train up to 100% (certify.near_duplicates)"]),
+        ({"train_seconds": 0}, 7, ["the time of training (certify.train_seconds)"]),
+        ({"eval_seconds": 0}, 7, ["the time of evaluation (certify.eval_seconds)"]),
+    ],
+)
+def test_what_the_params_switch_off_stands_beside_the_verdict(changes, documents, words):
+    config = Certify(**{"train_seconds": 600, "eval_seconds": 600} | changes)
+    found = certificate.waived(config, documents)
+    assert found == words
+    assert ("**Not checked**: " in certificate.headline(content() | {"waived": found})) == bool(words)
+    assert all(word in certificate.headline(content() | {"waived": found}) for word in words)

@@ -1,20 +1,14 @@
 """The section `certify`: a number of tokens, or all of them."""
 
+import dataclasses
+
 import pytest
 
 from fairway.errors import InputError
 from fairway.params import parse
 from fairway.proof.config import Certify
 
-PLAIN = {
-    "tokens": 10_000,
-    "causality_tokens": 4000,
-    "causality_checks": 2,
-    "coding_seconds": 7200,
-    "val_documents": 0,
-    "train_seconds": 1800,
-    "eval_seconds": 900,
-}
+PLAIN = dataclasses.asdict(Certify())
 
 
 @pytest.mark.parametrize(("tokens", "wanted"), [(1, 1), (10_000, 600), ("all", 600)])

@@ -116,11 +116,11 @@ def test_a_block_of_few_bits_has_exactly_the_words_that_they_fill_and_one_more(b
 
 
 def test_what_the_decisions_of_predictable_tokens_cost_is_counted():
-    """60,000 tokens of 0.01 bits: 10 decisions each lose 78 bits, more than a tenth of a percent."""
-    nats = np.full(60_000, 0.01 * math.log(2))
-    size = 4 * (math.floor((600 + 78) / 32) + 1)
-    assert costs(Coded(60_000, (size,)), 60_000, nats).passed
-    assert not costs(Coded(60_000, (size,)), 60_000, nats, depth=1).passed
+    """A block of tokens of 0.01 bits: 60 decisions each lose 128 bits, most of what is coded."""
+    nats = np.full(BLOCK_TOKENS, 0.01 * math.log(2))
+    size = 4 * (math.floor((0.01 * BLOCK_TOKENS + 128) / 32) + 1)
+    assert costs(Coded(BLOCK_TOKENS, (size,)), BLOCK_TOKENS, nats, depth=60).passed
+    assert not costs(Coded(BLOCK_TOKENS, (size,)), BLOCK_TOKENS, nats, depth=1).passed
 
 
 def test_every_block_is_compared_by_itself():

@@ -19,7 +19,7 @@ from fairway.quant import artifact
 from fairway.submission import packing
 from fairway.text.shards import ShardWriter
 from fairway.text.tokenizer import BYTE_MODEL
-from stages import compress, quant
+from stages import compress, launch, quant
 from tests.ranks import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +189,7 @@ def test_a_target_out_of_reach_names_the_smallest_size(network):
 def test_more_ranks_are_launched(network, monkeypatch):
     configure(TINY)
     monkeypatch.setenv("NPROC", "2")
-    monkeypatch.setattr(quant, "launch", lambda module, ranks: (module, ranks))
+    monkeypatch.setattr(launch, "launch", lambda module, ranks: (module, ranks))
     with pytest.raises(SystemExit) as end:
         quant.main()
     assert end.value.code == ("stages.quant", 2)
