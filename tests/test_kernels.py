@@ -28,7 +28,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 def result(root: Path) -> list[int]:
     """The number that outer(10) is, and how often its machine code was found."""
-    done = subprocess.run([sys.executable, "-c", RUN], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-B", "-c", RUN], cwd=root, capture_output=True, text=True, check=True)
     return list(map(int, done.stdout.split()))
 
 
@@ -68,7 +68,7 @@ def test_machine_code_that_was_exchanged_is_not_run(root):
 def test_no_machine_code_is_loaded_by_who_compiles_afresh(root):
     assert result(root) == [22, 0]
     program = f"from fairway import kernels; kernels.compile_afresh(); {RUN}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-B", "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "22 0\n"
 
 
