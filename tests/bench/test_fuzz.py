@@ -37,5 +37,6 @@ def test_hostile_files_break_nothing(course, kind):
     ],
 )
 def test_what_goes_wrong_is_told(course, monkeypatch, run, how):
-    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    if how == "hang":
+        monkeypatch.setattr(fuzz, "SECONDS", 1)
     assert fuzz.attempt(run, b"", course).how == how
