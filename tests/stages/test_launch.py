@@ -1,5 +1,6 @@
 """The launcher: an environment per rank, the exit status of the first rank to fail, no process left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,10 +8,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stages import launch
+from stages import launch, train
 
 TOLD = """
 import os, pathlib
@@ -121,3 +123,20 @@ def test_one_rank_per_gpu_or_the_cpus_number_unless_nproc_is_set(monkeypatch, np
     else:
         monkeypatch.setenv("NPROC", nproc)
     assert launch.visible_ranks(cpu_ranks) == expected
+
+
+@pytest.mark.parametrize(("sequences", "ranks"), [(4, 2), (3, 1)])
+def test_training_on_a_cpu_has_two_ranks_where_they_can_share_a_step(monkeypatch, sequences, ranks):
+    asked = []
+
+    @contextlib.contextmanager
+    def shared(*words):
+        asked.append(words)
+        yield None
+
+    config = SimpleNamespace(sequences_per_step=sequences, passes=None)
+    monkeypatch.setattr(train, "load", lambda path, section, kind: config)
+    monkeypatch.setattr(train, "shared", shared)
+    monkeypatch.setattr(train, "train", lambda *settings: None)
+    train.main()
+    assert asked == [("train", None, ranks)]

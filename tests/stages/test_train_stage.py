@@ -144,23 +144,6 @@ def test_a_run_leaves_its_results_and_nothing_saved(reference, tmp_path):
     assert written == {"params.yaml", "checkpoint.safetensors", "ledger.json", "loss.tsv", "metrics.json", "timing.json"}
 
 
-@pytest.mark.parametrize(("sequences", "ranks"), [(4, 2), (3, 1)])
-def test_a_cpu_has_two_ranks_where_they_can_share_a_step(tmp_path, monkeypatch, sequences, ranks):
-    workplace(tmp_path, tokens_per_step=sequences * TRAIN["sequence_length"], tokens_per_pass=16)
-    given = []
-
-    @contextlib.contextmanager
-    def shared(stage, check, cpu_ranks):
-        given.append((stage, cpu_ranks))
-        yield Ranks()
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "shared", shared)
-    monkeypatch.setattr(train, "train", lambda *settings: None)
-    train.main()
-    assert given == [("train", ranks)]
-
-
 def test_a_run_that_the_clock_ends_says_so(tmp_path, capsys):
     for folder, seconds in ((tmp_path / "slow", 1e-6), (tmp_path / "fast", 1e6)):
         folder.mkdir()
